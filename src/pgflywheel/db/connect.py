@@ -1,0 +1,197 @@
+"""One database, one install: connections, rows as records, errors as ours, the schema's name."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from dataclasses import dataclass, is_dataclass
+from functools import lru_cache
+from typing import Any, TypeVar
+
+import psycopg
+from psycopg import AsyncConnection, AsyncCursor
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.rows import class_row, dict_row, scalar_row, tuple_row
+from psycopg_pool import AsyncConnectionPool
+
+from pgflywheel import assets, errors
+
+Row = TypeVar("Row")
+Params = Sequence[Any] | Mapping[str, Any] | None
+Connection = AsyncConnection[Any]
+
+_MISSING_OBJECT = ("3F000", "42P01", "42883")
+CONNECT_SECONDS = 10
+
+
+@dataclass(frozen=True)
+class Database:
+    """Send SQL written for the schema ``flywheel`` to one install, and raise our errors.
+
+    Each method borrows a connection for one statement, which commits at once; inside
+    ``transaction()`` the Database it yields keeps one connection until the block ends.
+    """
+
+    schema: str
+    borrow: Callable[[], AbstractAsyncContextManager[Connection]]
+
+    async def rows(self, model: type[Row], sql: str, params: Params = None) -> list[Row]:
+        """Return every row as ``model``: a dataclass by column names, dict, tuple, or a single column's type."""
+        async with self._sent(model, sql, params) as cursor:
+            return await cursor.fetchall()
+
+    async def row(self, model: type[Row], sql: str, params: Params = None) -> Row | None:
+        """Return the first row, or None when there is none."""
+        async with self._sent(model, sql, params) as cursor:
+            return await cursor.fetchone()
+
+    async def value(self, sql: str, params: Params = None) -> Any:
+        """Return the first column of the first row, or None when there is none."""
+        async with self._sent(object, sql, params) as cursor:
+            return await cursor.fetchone()
+
+    async def execute(self, sql: str, params: Params = None) -> int:
+        """Run a statement and return how many rows it touched."""
+        async with self._sent(tuple, sql, params) as cursor:
+            return cursor.rowcount
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Database]:
+        """Hold one connection and one transaction (a savepoint when already inside one)."""
+        with mapped_errors(self.schema):
+            async with self.borrow() as connection, connection.transaction():
+                yield over_connection(connection, self.schema)
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """Hold the bare connection, for COPY and LISTEN; render() the SQL yourself."""
+        with mapped_errors(self.schema):
+            async with self.borrow() as connection:
+                yield connection
+
+    def render(self, sql: str) -> str:
+        """Return SQL with this install's schema name in it."""
+        return _rendered(sql, self.schema)
+
+    @asynccontextmanager
+    async def _sent(self, model: type[Row], sql: str, params: Params) -> AsyncIterator[AsyncCursor[Row]]:
+        with mapped_errors(self.schema):
+            async with self.borrow() as connection, connection.cursor(row_factory=_factory(model)) as cursor:
+                await cursor.execute(_rendered(sql, self.schema).encode(), params)
+                yield cursor
+
+
+@asynccontextmanager
+async def open_database(
+    dsn: str,
+    schema: str = assets.DEFAULT_SCHEMA,
+    *,
+    max_connections: int = 1,
+    application_name: str = "pgflywheel",
+) -> AsyncIterator[Database]:
+    """Open one connection, or a pool when ``max_connections`` is above one, and close it at the end."""
+    conninfo = connection_string(dsn, application_name)
+    with mapped_errors(schema):
+        first = await AsyncConnection.connect(conninfo, autocommit=True, prepare_threshold=None)
+    async with first:
+        if max_connections == 1:
+            yield over_connection(first, schema)
+            return
+    async with _pool(conninfo, max_connections) as pool:
+        yield Database(schema, pool.connection)
+
+
+def over_connection(connection: Connection, schema: str = assets.DEFAULT_SCHEMA) -> Database:
+    """Return a Database that sends everything over one open connection of the caller's."""
+
+    @asynccontextmanager
+    async def borrow() -> AsyncIterator[Connection]:
+        yield connection
+
+    return Database(schema, borrow)
+
+
+def connection_string(dsn: str, application_name: str = "pgflywheel") -> str:
+    """Return the DSN with UTF-8, a name and a limit on connecting, where it does not say so itself."""
+    try:
+        given: dict[str, Any] = conninfo_to_dict(dsn)
+    except psycopg.ProgrammingError as error:
+        raise errors.UsageError(
+            "the DSN cannot be read", str(error).strip(), "Write postgresql://user@host/database or host=… dbname=…."
+        ) from error
+    defaults: dict[str, Any] = {"application_name": application_name, "connect_timeout": CONNECT_SECONDS}
+    return make_conninfo(**{**defaults, **given, "client_encoding": "UTF8"})
+
+
+def described(dsn: str) -> str:
+    """Return where a DSN leads, without its password."""
+    given: dict[str, Any] = conninfo_to_dict(dsn)
+    given.pop("password", None)
+    return make_conninfo(**given) or "the PG* environment variables"
+
+
+@contextmanager
+def mapped_errors(schema: str = assets.DEFAULT_SCHEMA) -> Iterator[None]:
+    """Turn what psycopg raises into this package's errors, keeping the cause."""
+    try:
+        yield
+    except psycopg.Error as error:
+        raise translated(error, schema) from error
+    except UnicodeEncodeError as error:
+        raise errors.InvalidArgument(
+            "text cannot be stored", f"{error.reason} at character {error.start}.", "Replace lone surrogates first."
+        ) from error
+
+
+def translated(error: psycopg.Error, schema: str) -> errors.FlywheelError:
+    """Return this package's error for one of psycopg's."""
+    text = (error.diag.message_primary or str(error)).strip()
+    if error.sqlstate is None:
+        return _without_sqlstate(error, text)
+    if error.sqlstate in _MISSING_OBJECT and _names(text, schema):
+        return errors.SchemaMissing(
+            f'schema "{schema}" is not installed here, or older than this package',
+            text,
+            f"Run `pgflywheel db upgrade --schema {schema}`.",
+        )
+    return errors.kind_of(error.sqlstate)(text, error.diag.message_detail, error.diag.message_hint)
+
+
+def _without_sqlstate(error: psycopg.Error, text: str) -> errors.FlywheelError:
+    if isinstance(error, psycopg.DataError):
+        return errors.InvalidArgument(text)
+    if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
+        first, _, rest = text.partition("\n")
+        return errors.Unreachable(f"no connection to the database: {first}", rest or None, _REACH_HINT)
+    return errors.DatabaseError(text)
+
+
+_REACH_HINT = "See that the server runs, and that host, port, user, password and database are right."
+
+
+def _names(text: str, schema: str) -> bool:
+    return any(mark in text for mark in (f"{schema}.", f'"{schema}"', f'"{schema}_bi"', f"{schema}_bi."))
+
+
+@asynccontextmanager
+async def _pool(conninfo: str, size: int) -> AsyncIterator[AsyncConnectionPool[Connection]]:
+    pool = AsyncConnectionPool(
+        conninfo,
+        min_size=1,
+        max_size=size,
+        open=False,
+        kwargs={"autocommit": True, "prepare_threshold": None},
+    )
+    async with pool:
+        yield pool
+
+
+_rendered = lru_cache(maxsize=512)(assets.render)
+
+
+def _factory(model: type[Any]) -> Any:
+    if is_dataclass(model):
+        return class_row(model)
+    if issubclass(model, dict):
+        return dict_row
+    return tuple_row if issubclass(model, tuple) else scalar_row
