@@ -65,6 +65,12 @@ def sql_hash() -> str:
     return digest.hexdigest()[:16]
 
 
+@cache
+def revisions() -> list[str]:
+    """Return the ids of the migrations, oldest first; each is the number its file's name begins with."""
+    return [path.name.partition("_")[0] for path in sorted((migrations_dir() / "versions").glob("[0-9]*.py"))]
+
+
 def catalogue_files() -> list[Path]:
     """Return the ready-made validator definitions, in order of name."""
     return sorted((PACKAGE / "catalogue").glob("*.toml"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from decimal import Decimal
 from typing import Any, Literal
 from uuid import UUID
 
@@ -36,7 +35,7 @@ class Span:
     provider: str | None = None
     input_tokens: int | None = None
     output_tokens: int | None = None
-    cost_usd: Decimal | None = None
+    cost_usd: float | None = None
     status: str | None = None
     error: str | None = None
     started_at: datetime | None = None
@@ -44,6 +43,7 @@ class Span:
     latency_ms: float | None = None
     attributes: Any = None
     revision: int | None = None
+    ingested_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +78,8 @@ class InstallStatus:
     head: str
     sql_hash: str | None
     sql_hash_expected: str
+    installed_by: str | None
+    package: str
     server_version: str
     pgvector_version: str | None
 

@@ -19,6 +19,7 @@ from pgflywheel import assets, errors
 Row = TypeVar("Row")
 Params = Sequence[Any] | Mapping[str, Any] | None
 Connection = AsyncConnection[Any]
+Session = psycopg.Connection[tuple[Any, ...]]
 
 _MISSING_OBJECT = ("3F000", "42P01", "42883")
 CONNECT_SECONDS = 10
