@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -9,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from testcontainers.core.image import DockerImage
 
 from tests.containers import engine
 from tests.containers.engine import ROOT, Server
@@ -26,9 +26,7 @@ def docker_api() -> None:
 
 @pytest.fixture(scope="session")
 def database_image(docker_api: None) -> str:
-    """Build docker/Dockerfile; the tag is the one compose.yaml names."""
-    DockerImage(ROOT / "docker", tag="pgflywheel-postgres", clean_up=False).build().get_docker_client().client.close()
-    return "pgflywheel-postgres"
+    return engine.build_database_image()
 
 
 @pytest.fixture(scope="session")
@@ -38,9 +36,7 @@ def worker_image(docker_api: None, tmp_path_factory: pytest.TempPathFactory) -> 
     for name in WORKER_SOURCES:
         copy(ROOT / name, context / name)
     fill_wheels(context)
-    image = DockerImage(context, tag="pgflywheel", dockerfile_path="docker/worker.Dockerfile", clean_up=False)
-    image.build().get_docker_client().client.close()
-    return "pgflywheel"
+    return engine.build_image(context, "pgflywheel", "docker/worker.Dockerfile")
 
 
 @pytest.fixture(scope="session")
@@ -72,6 +68,4 @@ def fill_wheels(context: Path) -> None:
 
 
 def environment_of_this_python() -> dict[str, str]:
-    import os
-
     return dict(os.environ) | {"PYTHON": sys.executable}

@@ -15,6 +15,7 @@ import docker
 import psycopg
 from docker.models.containers import Container
 from testcontainers.core.container import DockerContainer
+from testcontainers.core.image import DockerImage
 
 ROOT = Path(__file__).resolve().parents[2]
 PASSWORD = 's3cret "quoted" $5'
@@ -109,6 +110,18 @@ def database_server(image: str, **environment: str) -> Iterator[Server]:
     with running(container) as wrapped:
         wait_until_healthy(wrapped)
         yield Server(wrapped, container.get_container_host_ip(), int(container.get_exposed_port(5432)))
+
+
+def build_image(context: Path, tag: str, dockerfile: str = "Dockerfile") -> str:
+    """Build an image that stays, so that the next run finds its layers; return the tag."""
+    image = DockerImage(context, tag=tag, dockerfile_path=dockerfile, clean_up=False).build()
+    image.get_docker_client().client.close()
+    return tag
+
+
+def build_database_image() -> str:
+    """Build docker/Dockerfile under the name compose.yaml has for it."""
+    return build_image(ROOT / "docker", "pgflywheel-postgres")
 
 
 def free_port() -> int:
