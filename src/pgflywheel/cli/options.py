@@ -1,0 +1,84 @@
+"""What commands share: options, the one asyncio.run, errors as exit codes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+
+import click
+
+from pgflywheel import assets, settings
+from pgflywheel.cli.text import clean
+from pgflywheel.errors import FlywheelError
+
+if TYPE_CHECKING:
+    from pgflywheel.db.connect import Database
+
+Result = TypeVar("Result")
+Given = ParamSpec("Given")
+
+
+def _resolved(context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
+    return None if context.resilient_parsing else settings.resolve_dsn(value)
+
+
+def _named(context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
+    return None if context.resilient_parsing else assets.checked_schema(settings.schema_name(value))
+
+
+dsn_option = click.option(
+    "--dsn",
+    metavar="DSN",
+    callback=_resolved,
+    help="Database: a URI or key=value pairs; else PGFLYWHEEL_DSN, DATABASE_URL, PG*.",
+)
+schema_option = click.option(
+    "--schema",
+    metavar="NAME",
+    callback=_named,
+    help="Schema of the install; else PGFLYWHEEL_SCHEMA, else flywheel.",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
+
+
+def run(work: Coroutine[Any, Any, Result]) -> Result:
+    """Run a coroutine to its end: the command line's one asyncio.run."""
+    return asyncio.run(work)
+
+
+def run_call(
+    function: Callable[Concatenate[Database, Given], Awaitable[Result]],
+    dsn: str,
+    schema: str,
+    *args: Given.args,
+    **kwargs: Given.kwargs,
+) -> Result:
+    """Open the install, call one function of pgflywheel.db with it, and return what it returned."""
+
+    async def call() -> Result:
+        from pgflywheel.db.connect import open_database
+
+        async with open_database(dsn, schema) as database:
+            return await function(database, *args, **kwargs)
+
+    return run(call())
+
+
+def root_error(error: BaseException) -> FlywheelError | None:
+    """Return our error, also from inside a task group's; None when something else is in it."""
+    if isinstance(error, FlywheelError):
+        return error
+    if isinstance(error, BaseExceptionGroup):
+        found = [root_error(inner) for inner in error.exceptions]
+        return found[0] if all(found) else None
+    return None
+
+
+def report_error(error: FlywheelError) -> None:
+    """Print an error on stderr: what is wrong, the fact behind it, what to do."""
+    click.echo(f"error: {clean(error.message)}", err=True)
+    for name, text in (("detail", error.detail), ("hint", error.hint)):
+        if text:
+            click.echo(f"{name}: {clean(text)}", err=True)

@@ -1,0 +1,121 @@
+"""Print results: hostile text made harmless, tables for people, JSON for programs."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import date, timedelta
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+# Terminal control characters, marks that reorder text, halves of surrogate pairs. Tab and newline may stay.
+_HOSTILE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
+_PIPE_WIDTH = 200
+
+
+def clean(value: object) -> str:
+    """Return text that cannot move the cursor, recolour or reorder what a terminal shows; escapes stay visible."""
+    return _HOSTILE.sub(lambda match: _escape(match[0], "\\x{:02x}"), "" if value is None else str(value))
+
+
+def one_line(value: object, width: int = 100) -> str:
+    """Return clean text on one line, cut to ``width`` characters with an ellipsis."""
+    text = " ".join(clean(str(value)[: width * 4] if value is not None else None).split())
+    return text if len(text) <= width else text[: width - 1] + "…"
+
+
+def to_json(value: Any) -> str:
+    """Return JSON of records, ids and times, safe to show in a terminal."""
+    text = json.dumps(value, default=_plain, ensure_ascii=False, indent=2)
+    return _HOSTILE.sub(lambda match: _escape(match[0], "\\u{:04x}"), text)
+
+
+def echo(value: Any, as_json: bool, text: str) -> None:
+    """Print a result on stdout: ``value`` as JSON for a program, or ``text`` for a person."""
+    click.echo(to_json(value) if as_json else clean(text))
+
+
+def echo_rows(rows: Sequence[Any], as_json: bool, columns: Sequence[str] = (), empty: str = "nothing") -> None:
+    """Print records as JSON, or as a table of ``columns`` (all, unless named); ``empty`` when there are none."""
+    if as_json:
+        click.echo(to_json(list(rows)))
+    elif not rows:
+        click.echo(empty)
+    else:
+        first = _fields(rows[0])
+        names = columns or list(first)
+        echo_table(names, ([_fields(row)[name] for name in names] for row in rows))
+
+
+def echo_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None) -> None:
+    """Print a table on stdout; numbers stand to the right."""
+    from rich.table import Table
+    from rich.text import Text
+
+    kept = [list(row) for row in rows]
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for position, name in enumerate(columns):
+        numeric = all(isinstance(row[position], int | float | Decimal | None) for row in kept)
+        table.add_column(name.replace("_", " "), justify="right" if numeric and kept else "left", overflow="fold")
+    for row in kept:
+        table.add_row(*(Text(_cell(value)) for value in row))
+    stdout_console().print(table)
+
+
+def stdout_console() -> Console:
+    """Return a console for results: plain and wide in a pipe."""
+    from rich.console import Console
+
+    return Console(file=sys.stdout, width=None if sys.stdout.isatty() else _PIPE_WIDTH, highlight=False)
+
+
+def stderr_console() -> Console:
+    """Return a console for progress and logs."""
+    from rich.console import Console
+
+    return Console(file=sys.stderr, highlight=False)
+
+
+def note(text: str) -> None:
+    """Say on stderr what is going on."""
+    click.echo(clean(text), err=True)
+
+
+def _escape(character: str, form: str) -> str:
+    return form.format(ord(character))
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:,.3f}".rstrip("0").rstrip(".")
+    return f"{value:,}" if isinstance(value, int) else clean(value)
+
+
+def _fields(row: Any) -> dict[str, Any]:
+    if dataclasses.is_dataclass(row):
+        return {field.name: getattr(row, field.name) for field in dataclasses.fields(row)}
+    return dict(row)
+
+
+def _plain(value: Any) -> Any:
+    """Return what JSON can hold for what it cannot."""
+    if dataclasses.is_dataclass(value):
+        return _fields(value)
+    if isinstance(value, date):  # datetime too
+        return value.isoformat()
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if isinstance(value, Decimal):
+        return float(value)
+    return str(value) if isinstance(value, UUID) else list(value) if isinstance(value, set | frozenset) else str(value)
