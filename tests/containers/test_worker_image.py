@@ -1,0 +1,90 @@
+"""docker/worker.Dockerfile and compose.yaml: from an insert in one container to a score written by another."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.containers.engine import is_healthy, logs, run_in, wait_until, wait_until_healthy
+from tests.containers.stack import Stack
+
+pytestmark = [pytest.mark.container, pytest.mark.xdist_group("containers")]
+
+SHORT = {"kind": "sql", "target": "output", "expression": "length(span.output) < 20", "lane": "bulk"}
+NOT_EMPTY = {"kind": "python", "target": "output", "callable": "pgflywheel.checks.text:not_empty", "lane": "bulk"}
+
+
+def activate(stack: Stack, name: str, definition: dict[str, str]) -> None:
+    stack.server.value("select version from flywheel.define_validator(%s, %s)", name, json.dumps(definition))
+    stack.server.value("select status from flywheel.activate_validator(%s)", name)
+
+
+def insert_span(stack: Stack, output: str) -> str:
+    return str(stack.server.value("insert into flywheel.spans (output) values (%s) returning span_id", output))
+
+
+def verdict(stack: Stack, span_id: str, validator: str) -> bool | None:
+    """Return whether the span passed; None while nothing is scored."""
+    query = "select passed from flywheel.current_scores where span_id = %s and validator = %s"
+    passed: bool | None = stack.server.value(query, span_id, validator)
+    return passed
+
+
+def cli(stack: Stack, *words: str) -> str:
+    code, output = run_in(stack.container("worker"), ["pgflywheel", *words])
+    assert code == 0, output
+    return output
+
+
+def test_migrate_ends_before_the_worker_starts(stack: Stack) -> None:
+    migrate, worker = stack.container("migrate"), stack.container("worker")
+    assert migrate.attrs["State"]["ExitCode"] == 0
+    assert migrate.attrs["State"]["FinishedAt"][:19] <= worker.attrs["State"]["StartedAt"][:19]
+
+
+def test_the_schema_is_current_on_this_release_of_postgres(stack: Stack) -> None:
+    assert stack.server.value("show server_version_num").startswith("17")
+    cli(stack, "db", "verify")
+
+
+def test_the_worker_becomes_healthy(stack: Stack) -> None:
+    wait_until_healthy(stack.container("worker"))
+    assert stack.server.value("select count(*) from flywheel.worker_status") == 1
+
+
+def test_the_worker_does_not_run_as_root(stack: Stack) -> None:
+    code, owner = run_in(stack.container("worker"), ["stat", "--format=%U", "/proc/1"])
+    assert (code, owner.strip()) == (0, "flywheel")
+
+
+@pytest.mark.parametrize(("name", "definition"), [("short", SHORT), ("not_empty", NOT_EMPTY)])
+def test_the_worker_scores_what_is_inserted(stack: Stack, name: str, definition: dict[str, str]) -> None:
+    activate(stack, name, definition)
+    good, bad = insert_span(stack, "a short answer"), insert_span(stack, " " * 40)
+    wait_until("both are scored", lambda: None not in (verdict(stack, good, name), verdict(stack, bad, name)))
+    assert (verdict(stack, good, name), verdict(stack, bad, name)) == (True, False), logs(stack.container("worker"))
+
+
+def test_a_stopped_worker_leaves_cleanly_and_its_successor_goes_on(stack: Stack) -> None:
+    worker = stack.container("worker")
+    wait_until_healthy(worker)
+    activate(stack, "short_after_restart", SHORT)
+    worker.stop(timeout=60)
+    worker.reload()
+    assert worker.attrs["State"]["ExitCode"] == 0, logs(worker)
+    assert stack.server.value("select count(*) from flywheel.worker_status") == 0
+    waiting = insert_span(stack, "a short answer")
+    worker.start()
+    wait_until("the waiting span is scored", lambda: verdict(stack, waiting, "short_after_restart") is True)
+
+
+def test_health_ends_with_the_worker(stack: Stack) -> None:
+    worker = stack.container("worker")
+    wait_until_healthy(worker)
+    worker.kill("SIGSTOP")
+    try:
+        assert not is_healthy(worker)
+    finally:
+        worker.kill("SIGCONT")
+    wait_until_healthy(worker)
