@@ -7,12 +7,13 @@ import psycopg
 from pgflywheel.db.connect import Session
 from pgflywheel.errors import ExtensionMissing
 
+NAME = "vector"
 _LOCK = "select pg_advisory_xact_lock(hashtext('pgflywheel'), hashtext('extension'))"
 
 
 def version(session: Session) -> str | None:
     """Return the version of pgvector in this database, wherever it lies; None when it is not created."""
-    row = session.execute("select extversion from pg_extension where extname = 'vector'").fetchone()
+    row = session.execute("select extversion from pg_extension where extname = %s", [NAME]).fetchone()
     return str(row[0]) if row else None
 
 
@@ -23,7 +24,7 @@ def ensure(session: Session) -> None:
     session.execute(_LOCK)  # `if not exists` alone fails when two installs create it at once
     try:
         with session.transaction():
-            session.execute("create extension if not exists vector schema public")
+            session.execute(f"create extension if not exists {NAME} schema public".encode())
     except psycopg.errors.InsufficientPrivilege as error:
         raise _missing(session, "this role may not create it", _ASK) from error
     except (psycopg.errors.FeatureNotSupported, psycopg.errors.UndefinedFile) as error:
@@ -43,7 +44,7 @@ def _install_hint(session: Session) -> str:
 
 def _missing(session: Session, why: str, hint: str) -> ExtensionMissing:
     return ExtensionMissing(
-        f'the extension "vector" cannot be created in database "{session.info.dbname}": {why}',
+        f'the extension "{NAME}" cannot be created in database "{session.info.dbname}": {why}',
         "pgflywheel keeps embeddings beside the rows; it is the only extension it needs.",
         hint,
     )
