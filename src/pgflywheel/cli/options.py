@@ -55,12 +55,14 @@ def run_call(
     *args: Given.args,
     **kwargs: Given.kwargs,
 ) -> Result:
-    """Open the install, call one function of pgflywheel.db with it, and return what it returned."""
+    """Open the install, see that it is of this version, and return what one function of pgflywheel.db returns."""
 
     async def call() -> Result:
         from pgflywheel.db.connect import open_database
+        from pgflywheel.db.version import require_current
 
         async with open_database(dsn, schema) as database:
+            await require_current(database)
             return await function(database, *args, **kwargs)
 
     return run(call())

@@ -1,0 +1,100 @@
+"""Lines of a file, plain or compressed, and the file of those that were rejected."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import sys
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TextIO
+
+from pgflywheel.errors import UsageError
+
+_GZIP = b"\x1f\x8b"
+_BOM = b"\xef\xbb\xbf"
+
+
+@dataclass
+class Source:
+    """A file being read: its lines, and how far the bytes on disk have been read."""
+
+    name: str
+    raw: io.RawIOBase
+    size: int | None
+
+    def lines(self) -> Iterator[tuple[int, bytes]]:
+        """Yield each line that is not blank with its number from 1; raises UsageError when the file is damaged."""
+        stream = self._stream()
+        number = 0
+        try:
+            for number, line in enumerate(stream, start=1):
+                whole = line.removeprefix(_BOM) if number == 1 else line
+                if whole.strip():
+                    yield number, whole
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise UsageError(
+                f"{self.name} is damaged after line {number}",
+                f"{error}. What was read up to there is loaded.",
+                "Get the file again and repeat the import: what is loaded already is left as it is.",
+            ) from error
+
+    def position(self) -> int:
+        """Return how many bytes of the file on disk have been read."""
+        if self.size is None:
+            return 0
+        return self.size if self.raw.closed else self.raw.tell()
+
+    def _stream(self) -> Iterable[bytes]:
+        buffered = io.BufferedReader(self.raw)
+        return gzip.GzipFile(fileobj=buffered) if buffered.peek(2)[:2] == _GZIP else buffered
+
+
+@contextmanager
+def opened(name: str) -> Iterator[Source]:
+    """Open a file, or standard input for ``-``."""
+    if name == "-":
+        yield Source("standard input", io.FileIO(sys.stdin.fileno(), closefd=False), None)
+        return
+    try:
+        raw = io.FileIO(name)
+    except OSError as error:
+        raise UsageError(f"{name} cannot be read", error.strerror, "Name a file of JSON lines.") from error
+    with raw:
+        yield Source(name, raw, Path(name).stat().st_size)
+
+
+@dataclass
+class RejectFile:
+    """Write each rejected line with its number and the reason; the file is made with the first one."""
+
+    path: Path
+    reasons: dict[str, int] = field(default_factory=dict)
+    count: int = 0
+    _out: TextIO | None = None
+
+    def add(self, number: int, reason: str, content: str) -> None:
+        """Write one line."""
+        if self._out is None:
+            self._out = self._made()
+        self.count += 1
+        self.reasons[reason] = self.reasons.get(reason, 0) + 1
+        json.dump({"line": number, "reason": reason, "content": content}, self._out)
+        self._out.write("\n")
+
+    def close(self) -> None:
+        """Close the file, if it was made."""
+        if self._out is not None:
+            self._out.close()
+
+    def _made(self) -> TextIO:
+        try:
+            return self.path.open("w", encoding="utf-8")
+        except OSError as error:
+            raise UsageError(
+                f"{self.path} cannot be written", error.strerror, "Name another file with --reject."
+            ) from error
