@@ -1,0 +1,443 @@
+-- Validators: define, approve, activate, shadow, pause, retire.
+
+-- _setting: settings are read when the dispatch is compiled or a worker acts, never per row.
+create or replace function flywheel._setting(name text) returns double precision
+language sql stable security definer
+set search_path = ''
+as $function$
+  select (settings.value #>> '{}')::double precision from flywheel.settings where settings.name = _setting.name
+$function$;
+comment on function flywheel._setting is 'Internal: the number a setting holds.';
+
+create or replace function flywheel._definition_defaults() returns jsonb
+language sql immutable security invoker parallel safe
+begin atomic
+  select '{"target": "output", "lane": "bulk", "action": "flag", "sample": 1, "filter": {},
+           "severity": "medium", "description": ""}'::jsonb;
+end;
+comment on function flywheel._definition_defaults is 'Internal: what a definition means where it says nothing.';
+
+create or replace function flywheel._definition_keys() returns text[]
+language sql immutable security invoker parallel safe
+begin atomic
+  select array['kind', 'target', 'expression', 'function', 'callable', 'lane', 'action', 'sample', 'filter', 'where',
+               'severity', 'description', 'columns', 'parameters', 'time_limit_ms', 'memory_limit_mb'];
+end;
+comment on function flywheel._definition_keys is 'Internal: every key a definition may have.';
+
+create or replace function flywheel._filter_keys() returns text[]
+language sql immutable security invoker parallel safe
+begin atomic
+  select array['project', 'environment', 'release', 'node', 'node_kind'];
+end;
+comment on function flywheel._filter_keys is 'Internal: every key a filter may have; each is a column of spans.';
+
+create or replace function flywheel._reject_definition(name text, problem text, hint text) returns void
+language plpgsql volatile security invoker
+set search_path = ''
+as $function$
+begin
+  raise exception using errcode = 'WF003',
+    message = format('definition of validator %s is not valid: %s', name, problem), hint = hint;
+end
+$function$;
+comment on function flywheel._reject_definition is 'Internal: raise WF003 in one form.';
+
+-- _word_problem: the keys that take one word of a few.
+create or replace function flywheel._word_problem(definition jsonb) returns text
+language sql immutable security invoker
+set search_path = ''
+as $function$
+  select format('%s is %s, not one of %s', known.key, coalesce(definition ->> known.key, 'missing'),
+                array_to_string(known.allowed, ', '))
+    from (values
+      (1, 'kind', array['sql', 'python']), (2, 'target', array['input', 'output', 'span']),
+      (3, 'lane', array['inline', 'bulk', 'judge']), (4, 'action', array['flag', 'block']),
+      (5, 'severity', array['info', 'low', 'medium', 'high', 'critical'])) as known(place, key, allowed)
+   where not coalesce(definition ->> known.key = any (known.allowed), false)
+   order by known.place
+   limit 1
+$function$;
+comment on function flywheel._word_problem is 'Internal: which key of a definition is not one of its words; null = none.';
+
+create or replace function flywheel._filter_problem(filter jsonb) returns text
+language sql immutable security invoker
+set search_path = ''
+as $function$
+  select case
+    when jsonb_typeof(filter) is distinct from 'object' then format('filter is %s, not an object', filter)
+    else (
+      select case
+          when part.key <> all (flywheel._filter_keys()) then
+            format('filter.%s is not one of %s', part.key, array_to_string(flywheel._filter_keys(), ', '))
+          else format('filter.%s is %s, neither a text nor a list of texts', part.key, part.value)
+        end
+        from jsonb_each(filter) as part
+       where part.key <> all (flywheel._filter_keys())
+          or not (jsonb_typeof(part.value) = 'string'
+                  or (jsonb_typeof(part.value) = 'array' and part.value <> '[]'
+                      and not part.value @? '$[*] ? (@.type() != "string")'))
+       limit 1)
+  end
+$function$;
+comment on function flywheel._filter_problem is 'Internal: the first thing wrong with a filter; null = none.';
+
+-- _kind_problem: what each kind needs, and which lane and action fit it.
+create or replace function flywheel._kind_problem(definition jsonb) returns text
+language sql immutable security invoker
+set search_path = ''
+as $function$
+  select case
+    when definition ->> 'kind' = 'sql' and (definition ? 'expression') = (definition ? 'function') then
+      'kind sql needs either expression or function'
+    when definition ->> 'kind' = 'sql' and definition ->> 'lane' = 'judge' then
+      'a sql check runs in lane inline or bulk, not judge'
+    when definition ->> 'kind' = 'python' and not coalesce(definition ->> 'callable' ~ '^[\w.]+:\w+$', false) then
+      format('callable is %s, not module:function', coalesce(definition ->> 'callable', 'missing'))
+    when definition ->> 'kind' = 'python' and definition ->> 'lane' = 'inline' then
+      'a python check runs in lane bulk or judge, not inline'
+    when definition ->> 'action' = 'block' and definition ->> 'lane' <> 'inline' then
+      'action block needs lane inline'
+    when definition ? 'columns' and jsonb_typeof(definition -> 'columns') <> 'array' then
+      format('columns is %s, not a list of span columns', definition -> 'columns')
+    when definition ? 'parameters' and jsonb_typeof(definition -> 'parameters') <> 'object' then
+      format('parameters is %s, not an object', definition -> 'parameters')
+    when jsonb_typeof(definition -> 'time_limit_ms') <> 'number' or (definition ->> 'time_limit_ms')::numeric <= 0 then
+      format('time_limit_ms is %s, not a positive number', definition -> 'time_limit_ms')
+    when jsonb_typeof(definition -> 'memory_limit_mb') <> 'number' or (definition ->> 'memory_limit_mb')::numeric <= 0 then
+      format('memory_limit_mb is %s, not a positive number', definition -> 'memory_limit_mb')
+  end
+$function$;
+comment on function flywheel._kind_problem is 'Internal: what a kind of validator lacks; null = nothing.';
+
+create or replace function flywheel._column_problem(columns jsonb) returns text
+language sql stable security invoker
+set search_path = ''
+as $function$
+  select format('columns names %s, which spans does not have', wanted.name)
+    from jsonb_array_elements_text(columns) as wanted(name)
+   where not exists (
+     select from pg_catalog.pg_attribute
+      where attrelid = 'flywheel.spans'::regclass and attname = wanted.name and attnum > 0 and not attisdropped)
+   limit 1
+$function$;
+comment on function flywheel._column_problem is 'Internal: the first column that spans does not have; null = none.';
+
+-- _definition_problem: the first thing wrong, in words an author can act on.
+create or replace function flywheel._definition_problem(definition jsonb) returns text
+language sql immutable security invoker
+set search_path = ''
+as $function$
+  select case
+    when jsonb_typeof(definition) is distinct from 'object' then 'it is not an object'
+    when definition ->> 'target' in ('trace', 'session') then
+      format('target %s is reserved: it comes with call graphs in a later release', definition ->> 'target')
+    when exists (select from jsonb_object_keys(definition) as key where key <> all (flywheel._definition_keys())) then (
+      select format('key %s is not one of %s', key, array_to_string(flywheel._definition_keys(), ', '))
+        from jsonb_object_keys(definition) as key where key <> all (flywheel._definition_keys()) limit 1)
+    when jsonb_typeof(definition -> 'sample') <> 'number' then
+      format('sample is %s, not a number', definition -> 'sample')
+    when not ((definition ->> 'sample')::numeric > 0 and (definition ->> 'sample')::numeric <= 1) then
+      format('sample is %s, not a share above 0 and up to 1', definition -> 'sample')
+    else coalesce(flywheel._word_problem(definition), flywheel._filter_problem(definition -> 'filter'),
+                  flywheel._kind_problem(definition), flywheel._column_problem(definition -> 'columns'))
+  end
+$function$;
+comment on function flywheel._definition_problem is 'Internal: the first thing wrong with a definition; null = nothing.';
+
+-- _literal_list: a filter value (text or list of texts) as an SQL array.
+create or replace function flywheel._literal_list(value jsonb) returns text
+language sql immutable security invoker
+set search_path = ''
+as $function$
+  select format('%L::text[]', array(
+    select jsonb_array_elements_text(case jsonb_typeof(value) when 'array' then value else jsonb_build_array(value) end)))
+$function$;
+comment on function flywheel._literal_list is 'Internal: a filter value as an SQL array literal.';
+
+-- _sample_sql: the same traces at every replay, and a higher rate takes in the traces of a lower one.
+create or replace function flywheel._sample_sql(name text, sample double precision) returns text
+language sql immutable security invoker
+set search_path = ''
+as $function$
+  select case when sample < 1 then
+    format('(pg_catalog.uuid_hash_extended(span.trace_id, %s) & 9223372036854775807) < %s',
+      pg_catalog.hashtextextended(name, 0), trunc(sample::numeric * 9223372036854775807))
+  end
+$function$;
+comment on function flywheel._sample_sql is 'Internal: predicate over the row span that samples traces; null = all.';
+
+-- _filter_sql: who is meant, without the author's own SQL: it cannot raise.
+create or replace function flywheel._filter_sql(name text, definition jsonb, sampled boolean default true) returns text
+language sql stable security invoker
+set search_path = ''
+as $function$
+  select coalesce(string_agg(part.predicate, ' and ' order by part.place), 'true')
+    from (
+      select 1 as place, format('span.%s is not null', definition ->> 'target') as predicate
+       where definition ->> 'target' in ('input', 'output')
+      union all
+      select 2, format('span.%I = any (%s)', filter.key, flywheel._literal_list(filter.value))
+        from jsonb_each(definition -> 'filter') as filter
+      union all
+      select 3, flywheel._sample_sql(name, (definition ->> 'sample')::double precision)
+       where sampled
+    ) as part
+   where part.predicate is not null
+$function$;
+comment on function flywheel._filter_sql is
+  'Internal: predicate over the row span from target, filter and sample; never raises.';
+
+-- _eligible_sql: _filter_sql and the author's own predicate, which may raise.
+create or replace function flywheel._eligible_sql(name text, definition jsonb, sampled boolean default true) returns text
+language sql stable security invoker
+set search_path = ''
+as $function$
+  select case
+    when definition ? 'where' then
+      format(E'case when %s then coalesce((%s\n), false) else false end',
+        flywheel._filter_sql(name, definition, sampled), definition ->> 'where')
+    else flywheel._filter_sql(name, definition, sampled)
+  end
+$function$;
+comment on function flywheel._eligible_sql is 'Internal: predicate over the row span: is this span for this validator.';
+
+-- _check_sql: the author's question as an expression over the row span.
+-- A function takes the span or its target text; the transition row of a trigger is cast to a span first.
+create or replace function flywheel._check_sql(definition jsonb) returns text
+language sql stable security invoker
+set search_path = ''
+as $function$
+  select case
+    when definition ? 'expression' then format(E'(%s\n)', definition ->> 'expression')
+    when to_regprocedure(format('%s(flywheel.spans)', definition ->> 'function')) is not null then
+      format('%s(row(span.*)::flywheel.spans)', to_regprocedure(format('%s(flywheel.spans)', definition ->> 'function'))::regproc)
+    when to_regprocedure(format('%s(text)', definition ->> 'function')) is not null and definition ->> 'target' <> 'span' then
+      format('%s(span.%s)', to_regprocedure(format('%s(text)', definition ->> 'function'))::regproc, definition ->> 'target')
+  end
+$function$;
+comment on function flywheel._check_sql is 'Internal: the check of a sql validator as an expression over the row span; null = no such function.';
+
+-- _check_type: parsed and planned against no rows, so nothing of it runs.
+create or replace function flywheel._check_type(definition jsonb) returns text
+language plpgsql stable security invoker
+set search_path = ''
+as $function$
+declare
+  answer text;
+begin
+  execute format(
+    'select pg_typeof(answer.verdict)::text from (select 1) as one
+       left join lateral (select %s as verdict from (select spans.* from flywheel.spans where false) as span where %s limit 1) as answer on true',
+    flywheel._check_sql(definition), flywheel._eligible_sql('type_of_check', definition))
+    into answer;
+  return case answer when 'boolean' then 'boolean' when 'flywheel.verdict' then 'verdict' else answer end;
+end
+$function$;
+comment on function flywheel._check_type is 'Internal: what a sql check returns: boolean, verdict or the name of another type.';
+
+-- _require_runnable: a sql check must parse and give a boolean or a verdict before it is stored.
+create or replace function flywheel._require_runnable(name text, definition jsonb) returns void
+language plpgsql stable security invoker
+set search_path = ''
+as $function$
+declare
+  answer text;
+begin
+  if flywheel._check_sql(definition) is null then
+    perform flywheel._reject_definition(name, format('function %s takes neither a flywheel.spans nor a text', definition ->> 'function'),
+      'Create it first, and write it with its schema.');
+  end if;
+  begin
+    answer := flywheel._check_type(definition);
+  exception when others then
+    perform flywheel._reject_definition(name, sqlerrm,
+      'Write columns as span.output, span.latency_ms ...; functions of other schemas with their schema.');
+  end;
+  if answer not in ('boolean', 'verdict') then
+    perform flywheel._reject_definition(name, format('it gives %s', answer), 'It must give boolean or flywheel.verdict.');
+  end if;
+end
+$function$;
+comment on function flywheel._require_runnable is 'Internal: raise WF003 unless a sql check parses and gives a verdict.';
+
+-- define_validator: the same definition again changes nothing; a new one is a new draft version.
+create or replace function flywheel.define_validator(name text, definition jsonb)
+returns table (validator text, version integer, status text, content_hash text, changed boolean)
+language plpgsql volatile security definer
+set search_path = ''
+as $function$
+declare
+  whole jsonb := flywheel._definition_defaults() || jsonb_strip_nulls(define_validator.definition);
+  hash text := encode(sha256(convert_to(whole::text, 'UTF8')), 'hex');
+  problem text := flywheel._definition_problem(whole);
+  owner_id uuid;
+  made flywheel.validator_versions;
+begin
+  if not coalesce(name ~ '^[a-z][a-z0-9_]{0,62}$', false) then
+    problem := 'its name is not lower-case letters, digits and underscores';
+  end if;
+  if problem is not null then
+    perform flywheel._reject_definition(name, problem, 'See the keys of a definition in docs/reference/validators.md.');
+  end if;
+  if whole ->> 'kind' = 'sql' then
+    perform flywheel._require_runnable(name, whole);
+  end if;
+  insert into flywheel.validators as known (validator_id, name) values (flywheel.new_id(), define_validator.name)
+    on conflict on constraint validator_name_is_unique do update set name = excluded.name  -- locks the row: versions are numbered one by one
+    returning known.validator_id into owner_id;
+  insert into flywheel.validator_versions
+         (version_id, validator_id, version, definition, content_hash, kind, target, lane, action, severity, sample)
+  select flywheel.new_id(), owner_id, 1 + coalesce(max(versions.version), 0), whole, hash, whole ->> 'kind', whole ->> 'target',
+         whole ->> 'lane', whole ->> 'action', whole ->> 'severity', (whole ->> 'sample')::double precision
+    from flywheel.validator_versions as versions where versions.validator_id = owner_id
+      on conflict on constraint validator_version_content_is_new do nothing
+  returning * into made;
+  changed := made.version_id is not null;
+  if not changed then
+    select * into made from flywheel.validator_versions as versions
+     where versions.validator_id = owner_id and versions.content_hash = hash;
+  end if;
+  return query select define_validator.name, made.version, made.status, hash, changed;
+end
+$function$;
+comment on function flywheel.define_validator is
+  'Store a definition as a new draft version of a validator; a definition it already has changes nothing.';
+
+-- _find_version: the version meant by a name and an optional number; the newest that is not retired otherwise.
+create or replace function flywheel._find_version(name text, version integer) returns flywheel.validator_versions
+language plpgsql stable security invoker
+set search_path = ''
+as $function$
+declare
+  found_version flywheel.validator_versions;
+begin
+  select versions.* into found_version
+    from flywheel.validator_versions as versions
+    join flywheel.validators using (validator_id)
+   where validators.name = _find_version.name
+     and (versions.version = _find_version.version or (_find_version.version is null and versions.status <> 'retired'))
+   order by versions.version desc
+   limit 1;
+  if found_version.version_id is null then
+    raise exception using errcode = 'WF002',
+      message = format('there is no validator %s%s', _find_version.name, ' version ' || _find_version.version),
+      hint = 'List them: select * from flywheel.validator_status.';
+  end if;
+  return found_version;
+end
+$function$;
+comment on function flywheel._find_version is 'Internal: a version by name and number (null = the newest not retired); raises WF002.';
+
+-- _set_status: the one UPDATE behind every act; the trigger on it checks, records and recompiles.
+create or replace function flywheel._set_status(wanted_id uuid, wanted text, reason text, detail text)
+returns setof flywheel.version_status
+language sql volatile security invoker
+set search_path = ''
+as $function$
+  update flywheel.validator_versions as versions
+     set status = wanted, paused_reason = reason, paused_detail = detail
+    from flywheel.validators
+   where versions.version_id = wanted_id and validators.validator_id = versions.validator_id
+  returning validators.name, versions.version, versions.status
+$function$;
+comment on function flywheel._set_status is 'Internal: give one version a status.';
+
+create or replace function flywheel._require_status(name text, found_version flywheel.validator_versions, allowed text[], act text) returns void
+language plpgsql immutable security invoker
+set search_path = ''
+as $function$
+begin
+  if found_version.status <> all (allowed) then
+    raise exception using errcode = 'WF004',
+      message = format('version %s of validator %s is %s and cannot be %s', found_version.version, name, found_version.status, act),
+      hint = format('It must be %s.', array_to_string(allowed, ' or '));
+  end if;
+end
+$function$;
+comment on function flywheel._require_status is 'Internal: raise WF004 unless a version has one of the statuses.';
+
+create or replace function flywheel.approve_validator(name text, version integer default null)
+returns setof flywheel.version_status
+language plpgsql volatile security definer
+set search_path = ''
+as $function$
+declare
+  chosen flywheel.validator_versions := flywheel._find_version(approve_validator.name, approve_validator.version);
+begin
+  perform flywheel._require_status(approve_validator.name, chosen, array['draft', 'approved'], 'approved');
+  return query select * from flywheel._set_status(chosen.version_id, 'approved', null, null);
+end
+$function$;
+comment on function flywheel.approve_validator is 'Approve a draft; it may then be activated.';
+
+-- activate_validator: one active version a validator; the one before it is retired in the same statement's transaction.
+create or replace function flywheel.activate_validator(name text, version integer default null)
+returns setof flywheel.version_status
+language plpgsql volatile security definer
+set search_path = ''
+as $function$
+declare
+  chosen flywheel.validator_versions := flywheel._find_version(activate_validator.name, activate_validator.version);
+begin
+  perform flywheel._set_status(others.version_id, 'retired', null, null)
+     from flywheel.validator_versions as others
+    where others.validator_id = chosen.validator_id and others.version_id <> chosen.version_id
+      and others.status in ('active', 'paused');
+  return query select * from flywheel._set_status(chosen.version_id, 'active', null, null);
+end
+$function$;
+comment on function flywheel.activate_validator is
+  'Let a version (default: the newest) judge new spans from the next statement on; approves a draft, resumes a paused one, retires the version before it.';
+
+create or replace function flywheel.shadow_validator(name text, version integer default null)
+returns setof flywheel.version_status
+language plpgsql volatile security definer
+set search_path = ''
+as $function$
+declare
+  chosen flywheel.validator_versions := flywheel._find_version(shadow_validator.name, shadow_validator.version);
+begin
+  return query select * from flywheel._set_status(chosen.version_id, 'shadow', null, null);
+end
+$function$;
+comment on function flywheel.shadow_validator is 'Let a version judge new spans for show: its scores stand apart and it blocks nothing.';
+
+create or replace function flywheel.pause_validator(name text, reason text)
+returns setof flywheel.version_status
+language plpgsql volatile security definer
+set search_path = ''
+as $function$
+declare
+  chosen flywheel.validator_versions;
+begin
+  perform flywheel._find_version(pause_validator.name, null);
+  select versions.* into chosen
+    from flywheel.validator_versions as versions
+    join flywheel.validators using (validator_id)
+   where validators.name = pause_validator.name and versions.status in ('active', 'paused');
+  if chosen.version_id is null then
+    raise exception using errcode = 'WF004', message = format('validator %s is not active', pause_validator.name),
+      hint = 'Only an active validator can be paused.';
+  end if;
+  return query select * from flywheel._set_status(chosen.version_id, 'paused', 'manual', pause_validator.reason);
+end
+$function$;
+comment on function flywheel.pause_validator is
+  'Stop the active version from the next statement on and hold its queued jobs; activate_validator() resumes it.';
+
+create or replace function flywheel.retire_validator(name text)
+returns setof flywheel.version_status
+language plpgsql volatile security definer
+set search_path = ''
+as $function$
+begin
+  perform flywheel._find_version(retire_validator.name, null);
+  return query
+    select done.* from flywheel.validator_versions as versions
+      join flywheel.validators using (validator_id)
+     cross join lateral flywheel._set_status(versions.version_id, 'retired', null, null) as done
+     where validators.name = retire_validator.name and versions.status <> 'retired';
+end
+$function$;
+comment on function flywheel.retire_validator is 'End every version of a validator; its scores stay, its queued jobs are finished.';

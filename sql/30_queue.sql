@@ -1,0 +1,342 @@
+-- Queue: claim, finish, retry, bury, split, reap. Jobs live in one of four tables and history lives in run_log.
+--
+--   _ready --claim--> _running --finish--> (gone; scores are its history)
+--                        |--retry / hold--> _later --due / resumed--> _ready
+--                        |--bury--> _dead --replay--> _ready
+--                        `--reap (lease over)--> _ready
+
+-- _lane_runs: `queue pause` stops claims, not inserts.
+create or replace function flywheel._lane_runs(lane text) returns boolean
+language sql stable security invoker
+set search_path = ''
+as $function$
+  select not exists (select from flywheel._lanes where _lanes.lane = _lane_runs.lane and _lanes.paused_at is not null)
+$function$;
+comment on function flywheel._lane_runs is 'Internal: whether jobs of a lane may be claimed.';
+
+-- _claim: move the oldest ready jobs of a lane to one worker.
+-- Two workers never get the same row: skip locked passes over rows another one holds.
+-- `after` is a floor on job_id: with an old transaction open, dead index entries of claimed jobs cannot be
+-- removed, and a worker that remembers where it was does not walk over them again.
+create or replace function flywheel._claim(lane text, priority smallint, worker_id uuid, max_jobs integer, after uuid default null)
+returns table (fence uuid, job_id uuid, version_ids uuid[], span_count integer, attempt smallint, origin text)
+language sql volatile security definer
+set search_path = ''
+as $function$
+  with runnable as materialized (      -- materialized: the limit is taken once
+    select ready.lane, ready.priority, ready.job_id
+      from flywheel._ready as ready
+     where ready.lane = _claim.lane
+       and ready.priority = _claim.priority
+       and ready.job_id > coalesce(_claim.after, '00000000-0000-0000-0000-000000000000')
+       and flywheel._lane_runs(_claim.lane)
+     order by ready.lane, ready.priority, ready.job_id
+     limit _claim.max_jobs
+       for update skip locked
+  ), taken as (
+    delete from flywheel._ready as ready
+     using runnable
+     where (ready.lane, ready.priority, ready.job_id) = (runnable.lane, runnable.priority, runnable.job_id)
+    returning ready.*
+  )
+  insert into flywheel._running as running
+         (lane, priority, job_id, version_ids, span_ids, started_from, started_until, attempt, origin, fence, worker_id)
+  select taken.lane, taken.priority, taken.job_id, taken.version_ids, taken.span_ids, taken.started_from,
+         taken.started_until, taken.attempt + 1, taken.origin, gen_random_uuid(), _claim.worker_id
+    from taken
+   order by taken.job_id
+  returning running.fence, running.job_id, running.version_ids,
+            cardinality(running.span_ids), running.attempt, running.origin
+$function$;
+comment on function flywheel._claim is
+  'Move up to max_jobs ready jobs of a lane and priority to worker_id; each gets a new fence. after: floor on job_id.';
+
+-- _claim_calls: the judge lane makes one call a span, so a job is cut: as many spans as the worker has free hands
+-- are claimed one by one, the rest goes back under the same id and keeps its place.
+create or replace function flywheel._claim_calls(priority smallint, worker_id uuid, max_calls integer, after uuid default null)
+returns table (fence uuid, job_id uuid, version_ids uuid[], span_count integer, attempt smallint, origin text)
+language plpgsql volatile security definer
+set search_path = ''
+as $function$
+declare
+  free integer := _claim_calls.max_calls;
+  job flywheel._ready;
+begin
+  for job in
+    select ready.* from flywheel._ready as ready
+     where ready.lane = 'judge' and ready.priority = _claim_calls.priority
+       and ready.job_id > coalesce(_claim_calls.after, '00000000-0000-0000-0000-000000000000')
+       and flywheel._lane_runs('judge')
+     order by ready.lane, ready.priority, ready.job_id
+     limit _claim_calls.max_calls
+       for update skip locked
+  loop
+    exit when free <= 0;
+    delete from flywheel._ready as ready
+     where (ready.lane, ready.priority, ready.job_id) = (job.lane, job.priority, job.job_id);
+    if cardinality(job.span_ids) > free then
+      insert into flywheel._ready
+      select job.lane, job.priority, job.job_id, job.version_ids, job.span_ids[free + 1:], job.started_from,
+             job.started_until, job.attempt, job.origin;
+    end if;
+    return query
+      insert into flywheel._running as running
+             (lane, priority, job_id, version_ids, span_ids, started_from, started_until, attempt, origin, fence, worker_id)
+      select job.lane, job.priority, flywheel.new_id(), job.version_ids, array[called.span_id], job.started_from,
+             job.started_until, job.attempt + 1, job.origin, gen_random_uuid(), _claim_calls.worker_id
+        from unnest(job.span_ids[:free]) as called(span_id)
+      returning running.fence, running.job_id, running.version_ids, 1,
+                running.attempt, running.origin;
+    free := free - cardinality(job.span_ids);
+  end loop;
+end
+$function$;
+comment on function flywheel._claim_calls is
+  'Claim up to max_calls spans of the judge lane for worker_id, one row and one fence each.';
+
+-- _lock_fences: which claims still hold; the rows stay locked until the caller's transaction ends.
+create or replace function flywheel._lock_fences(worker_id uuid, fences uuid[]) returns uuid[]
+language sql volatile security definer
+set search_path = ''
+as $function$
+  with held as (
+    select running.fence from flywheel._running as running
+     where running.fence = any (_lock_fences.fences) and running.worker_id = _lock_fences.worker_id
+       for update
+  )
+  select coalesce(array_agg(held.fence), '{}') from held
+$function$;
+comment on function flywheel._lock_fences is 'Internal: the fences that are still the worker''s, locked.';
+
+create or replace function flywheel._finish(worker_id uuid, fences uuid[]) returns integer
+language sql volatile security definer
+set search_path = ''
+as $function$
+  with finished as (
+    delete from flywheel._running as running
+     where running.fence = any (_finish.fences) and running.worker_id = _finish.worker_id
+    returning 1
+  )
+  select count(*)::integer from finished
+$function$;
+comment on function flywheel._finish is 'Internal: end jobs whose fences still hold; returns how many did.';
+
+-- _enqueue: cut spans into jobs of at most chunk_spans.
+create or replace function flywheel._enqueue(
+  lane text, priority smallint, version_ids uuid[], span_ids uuid[], started_from timestamptz, started_until timestamptz, origin text)
+returns integer
+language sql volatile security definer
+set search_path = ''
+as $function$
+  with size as materialized (select flywheel._setting('chunk_spans')::integer as spans), queued as (
+    insert into flywheel._ready (lane, priority, job_id, version_ids, span_ids, started_from, started_until, origin)
+    select _enqueue.lane, _enqueue.priority, flywheel.new_id(), _enqueue.version_ids,
+           _enqueue.span_ids[chunk.first : chunk.first + size.spans - 1], _enqueue.started_from, _enqueue.started_until, _enqueue.origin
+      from size cross join lateral generate_series(1, cardinality(_enqueue.span_ids), size.spans) as chunk(first)
+    returning 1
+  )
+  select count(*)::integer from queued
+$function$;
+comment on function flywheel._enqueue is 'Internal: queue spans for versions in jobs of at most settings.chunk_spans; returns the number of jobs.';
+
+-- _wake: an empty hint, sent only if an idle worker has registered (it holds advisory lock 1) and only by the
+-- writer that gets lock 2: NOTIFY in every commit would put all commits of the server in one line.
+create or replace function flywheel._wake() returns void
+language plpgsql volatile security definer
+set search_path = ''
+as $function$
+declare
+  install integer := 'flywheel'::regnamespace::oid::integer;
+begin
+  if pg_try_advisory_lock_shared(install, 1) then
+    perform pg_advisory_unlock_shared(install, 1);
+  elsif pg_try_advisory_xact_lock(install, 2) then
+    notify flywheel_wake;
+  end if;
+end
+$function$;
+comment on function flywheel._wake is 'Internal: tell idle workers that there is work once this transaction commits.';
+
+-- _split: cut a failing job in two (first by validator version, then by halves of its spans) to find what fails.
+create or replace function flywheel._split(worker_id uuid, whole_fence uuid)
+returns table (fence uuid, job_id uuid, version_ids uuid[], span_count integer, attempt smallint, origin text)
+language sql volatile security definer
+set search_path = ''
+as $function$
+  with whole as (
+    delete from flywheel._running as running
+     where running.fence = _split.whole_fence and running.worker_id = _split.worker_id
+    returning running.*
+  ), parts as (
+    select array[version_id] as version_ids, whole.span_ids
+      from whole cross join unnest(whole.version_ids) as version_id
+     where cardinality(whole.version_ids) > 1
+    union all
+    select whole.version_ids, half.span_ids
+      from whole
+     cross join lateral (values
+       (whole.span_ids[: (cardinality(whole.span_ids) + 1) / 2]),
+       (whole.span_ids[(cardinality(whole.span_ids) + 1) / 2 + 1 :])) as half(span_ids)
+     where cardinality(whole.version_ids) = 1 and cardinality(half.span_ids) > 0
+  )
+  insert into flywheel._running as running
+         (lane, priority, job_id, version_ids, span_ids, started_from, started_until, attempt, origin, fence, worker_id)
+  select whole.lane, whole.priority, flywheel.new_id(), parts.version_ids, parts.span_ids, whole.started_from,
+         whole.started_until, whole.attempt, whole.origin, gen_random_uuid(), _split.worker_id
+    from whole cross join parts
+  returning running.fence, running.job_id, running.version_ids,
+            cardinality(running.span_ids), running.attempt, running.origin
+$function$;
+comment on function flywheel._split is 'Internal: replace a running job by one for each version, or by its halves; new fences, same worker.';
+
+-- _bury: a job given up keeps its spans, so replay_dead() can queue it again.
+create or replace function flywheel._bury(worker_id uuid, fences uuid[], reason text, detail text) returns integer
+language sql volatile security definer
+set search_path = ''
+as $function$
+  with failed as (
+    delete from flywheel._running as running
+     where running.fence = any (_bury.fences) and running.worker_id = _bury.worker_id
+    returning running.*
+  ), buried as (
+    insert into flywheel._dead (lane, priority, job_id, version_ids, span_ids, started_from, started_until, attempt, origin, reason, detail)
+    select lane, priority, job_id, version_ids, span_ids, started_from, started_until, attempt, origin, _bury.reason, _bury.detail
+      from failed
+    returning 1
+  )
+  select count(*)::integer from buried
+$function$;
+comment on function flywheel._bury is 'Internal: give up running jobs with a reason; returns how many.';
+
+-- _retry: later, or dead once max_attempts claims were used. `costs` false gives the attempt back (rate limits).
+create or replace function flywheel._retry(
+  worker_id uuid, fences uuid[], delay_seconds double precision, reason text, detail text, costs boolean default true)
+returns integer
+language sql volatile security definer
+set search_path = ''
+as $function$
+  with failed as (
+    delete from flywheel._running as running
+     where running.fence = any (_retry.fences) and running.worker_id = _retry.worker_id
+    returning running.*, running.attempt - (not _retry.costs)::integer as used
+  ), buried as (
+    insert into flywheel._dead (lane, priority, job_id, version_ids, span_ids, started_from, started_until, attempt, origin, reason, detail)
+    select lane, priority, job_id, version_ids, span_ids, started_from, started_until, used, origin, _retry.reason, _retry.detail
+      from failed where used >= flywheel._setting('max_attempts')
+  ), delayed as (
+    insert into flywheel._later (lane, priority, job_id, version_ids, span_ids, started_from, started_until, attempt, origin, run_at, reason, detail)
+    select lane, priority, job_id, version_ids, span_ids, started_from, started_until, used, origin,
+           clock_timestamp() + make_interval(secs => _retry.delay_seconds), _retry.reason, _retry.detail
+      from failed where used < flywheel._setting('max_attempts')
+  )
+  select count(*)::integer from failed
+$function$;
+comment on function flywheel._retry is 'Internal: put running jobs off by delay_seconds; dead after settings.max_attempts claims.';
+
+-- _hold: jobs of a paused validator wait at infinity; resuming it brings them back.
+create or replace function flywheel._hold(worker_id uuid, fences uuid[]) returns integer
+language sql volatile security definer
+set search_path = ''
+as $function$
+  with held as (
+    delete from flywheel._running as running
+     where running.fence = any (_hold.fences) and running.worker_id = _hold.worker_id
+    returning running.*
+  ), delayed as (
+    insert into flywheel._later (lane, priority, job_id, version_ids, span_ids, started_from, started_until, attempt, origin, run_at, reason)
+    select lane, priority, job_id, version_ids, span_ids, started_from, started_until, attempt - 1, origin, 'infinity', 'paused'
+      from held
+  )
+  select count(*)::integer from held
+$function$;
+comment on function flywheel._hold is 'Internal: hold running jobs until their validator resumes; costs no attempt.';
+
+-- _promote_later: due jobs become ready under a new id, so that no worker's floor hides them.
+create or replace function flywheel._promote_later(max_jobs integer default 1000) returns integer
+language sql volatile security definer
+set search_path = ''
+as $function$
+  with due as materialized (
+    select later.job_id from flywheel._later as later
+     where later.run_at <= now() order by later.run_at limit max_jobs for update skip locked
+  ), taken as (
+    delete from flywheel._later as later using due where later.job_id = due.job_id returning later.*
+  ), promoted as (
+    insert into flywheel._ready (lane, priority, job_id, version_ids, span_ids, started_from, started_until, attempt, origin)
+    select lane, priority, flywheel.new_id(), version_ids, span_ids, started_from, started_until, attempt, origin from taken
+    returning 1
+  )
+  select count(*)::integer from promoted
+$function$;
+comment on function flywheel._promote_later is 'Internal: make due jobs ready; returns how many.';
+
+-- _resume_held: a job held for several versions comes back when any of them runs again.
+create or replace function flywheel._resume_held(version_id uuid) returns integer
+language sql volatile security definer
+set search_path = ''
+as $function$
+  with resumed as (
+    update flywheel._later as later set run_at = now()
+     where later.run_at = 'infinity' and later.version_ids @> array[_resume_held.version_id]
+    returning 1
+  )
+  select count(*)::integer from resumed
+$function$;
+comment on function flywheel._resume_held is 'Internal: make the jobs held for a version due; returns how many.';
+
+create or replace function flywheel.replay_dead(job_id uuid default null) returns bigint
+language plpgsql volatile security definer
+set search_path = ''
+as $function$
+declare
+  replayed bigint;
+begin
+  with taken as (
+    delete from flywheel._dead as dead
+     where dead.job_id = replay_dead.job_id or replay_dead.job_id is null
+    returning dead.*
+  )
+  insert into flywheel._ready (lane, priority, job_id, version_ids, span_ids, started_from, started_until, origin)
+  select taken.lane, 1, flywheel.new_id(), taken.version_ids, taken.span_ids, taken.started_from, taken.started_until, 'replay' from taken;
+  get diagnostics replayed = row_count;
+  if replayed = 0 and replay_dead.job_id is not null then
+    raise exception using errcode = 'WF007', message = format('there is no dead job %s', replay_dead.job_id),
+      hint = 'List them: select * from flywheel.dead_jobs.';
+  end if;
+  perform flywheel._wake();
+  return replayed;
+end
+$function$;
+comment on function flywheel.replay_dead is 'Queue a dead job again, or all of them (null), with fresh attempts; returns how many.';
+
+create or replace function flywheel._set_lane(lane text, reason text) returns void
+language plpgsql volatile security definer
+set search_path = ''
+as $function$
+begin
+  update flywheel._lanes set paused_reason = reason, paused_at = case when reason is not null then now() end
+   where _lanes.lane = _set_lane.lane;
+  if not found then
+    raise exception using errcode = 'WF009', message = format('there is no lane %s', _set_lane.lane),
+      hint = 'The lanes of the queue are bulk and judge.';
+  end if;
+end
+$function$;
+comment on function flywheel._set_lane is 'Internal: pause a lane with a reason, or let it run (null).';
+
+create or replace function flywheel.pause_lane(lane text, reason text) returns void
+language sql volatile security definer
+set search_path = ''
+as $function$
+  select flywheel._set_lane(lane, coalesce(nullif(reason, ''), 'no reason given'))
+$function$;
+comment on function flywheel.pause_lane is 'Stop workers from claiming jobs of a lane; new jobs keep being queued.';
+
+create or replace function flywheel.resume_lane(lane text) returns void
+language sql volatile security definer
+set search_path = ''
+as $function$
+  select flywheel._set_lane(lane, null);
+  select flywheel._wake()
+$function$;
+comment on function flywheel.resume_lane is 'Let workers claim jobs of a paused lane again.';

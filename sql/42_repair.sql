@@ -1,0 +1,197 @@
+-- Backfill and reconcile: queue spans that no trigger queued.
+
+-- _pending_spans: every (span, state) a version still waits for, one row a span.
+create or replace function flywheel._pending_spans(version_id uuid) returns table (span_id uuid, state text)
+language sql stable security definer
+set search_path = ''
+as $function$
+  select waiting.span_id, (array_agg(waiting.state order by waiting.place))[1]
+    from (
+      select unnest(span_ids) as span_id, 'running' as state, 1 as place from flywheel._running where version_ids @> array[_pending_spans.version_id]
+      union all
+      select unnest(span_ids), 'queued', 2 from flywheel._ready where version_ids @> array[_pending_spans.version_id]
+      union all
+      select unnest(span_ids), 'later', 3 from flywheel._later where version_ids @> array[_pending_spans.version_id]
+      union all
+      select unnest(span_ids), 'dead', 4 from flywheel._dead where version_ids @> array[_pending_spans.version_id]
+    ) as waiting
+   group by waiting.span_id
+$function$;
+comment on function flywheel._pending_spans is 'Internal: the spans in the queue for a version: running, queued, later or dead.';
+
+-- _reconcile_version: spans of a time of arrival that the version should have judged, and neither did nor will.
+create or replace function flywheel._reconcile_version(wanted flywheel._dispatched, since timestamptz, until timestamptz, max_spans integer)
+returns integer
+language plpgsql volatile security definer
+set search_path = ''
+as $function$
+declare
+  missed record;
+begin
+  execute format($code$
+    select array_agg(span_id) as span_ids, min(started_at) as earliest, max(started_at) as latest from (
+      select span.span_id, span.started_at
+        from flywheel.spans as span
+       where span.ingested_at >= $1 and span.ingested_at < $2
+         and exists (select from flywheel._activations as active where active.version_id = $3 and active.ended_at is null and active.started_at <= span.ingested_at)
+         and not exists (select from flywheel.scores
+               where (scores.span_id, scores.revision, scores.version_id, scores.started_at) = (span.span_id, span.revision, $3, span.started_at))
+         and not exists (select from flywheel._pending_spans($3) as pending where pending.span_id = span.span_id)
+         and %s
+       limit $4) as missed$code$, flywheel._eligible_sql(wanted.name, wanted.definition))
+    into missed using since, until, wanted.version_id, max_spans;
+  if missed.span_ids is null then
+    return 0;
+  end if;
+  perform flywheel._enqueue(case wanted.lane when 'judge' then 'judge' else 'bulk' end, 1::smallint, array[wanted.version_id],
+    missed.span_ids, missed.earliest, missed.latest, 'reconcile');
+  return cardinality(missed.span_ids);
+end
+$function$;
+comment on function flywheel._reconcile_version is 'Internal: queue what one version missed; returns how many spans.';
+
+-- reconcile: rows put straight into a partition, restored, or inserted while triggers were disabled.
+create or replace function flywheel.reconcile(since timestamptz, until timestamptz default now() - interval '10 seconds', max_spans integer default 100000)
+returns bigint
+language plpgsql volatile security definer
+set search_path = ''
+as $function$
+declare
+  wanted flywheel._dispatched;
+  queued bigint := 0;
+begin
+  for wanted in select * from flywheel._dispatched loop
+    begin
+      queued := queued + flywheel._reconcile_version(wanted, reconcile.since, reconcile.until, reconcile.max_spans);
+    exception when others then                -- a where that raises must not keep the others from being repaired
+      perform flywheel._record_fault(wanted.version_id, 'raised', sqlerrm, 0);
+    end;
+  end loop;
+  if queued > 0 then
+    perform flywheel._log_run(null, 'bulk', 0, queued::integer, 0, clock_timestamp(), 'reconciled', null);
+    perform flywheel._wake();
+  end if;
+  return queued;
+end
+$function$;
+comment on function flywheel.reconcile is
+  'Queue spans that arrived from since to until and that active validators missed (inserted past the triggers); returns how many pairs.';
+
+create or replace function flywheel._reconcile_recent() returns bigint
+language sql volatile security definer
+set search_path = ''
+as $function$
+  select flywheel.reconcile(now() - make_interval(secs => flywheel._setting('reconcile_seconds')))
+$function$;
+comment on function flywheel._reconcile_recent is 'Internal: reconcile the last settings.reconcile_seconds; workers call it every minute.';
+
+-- plan_backfill: what a backfill would do.
+create or replace function flywheel.plan_backfill(name text, since timestamptz, until timestamptz default now())
+returns table (eligible bigint, already_scored bigint, to_judge bigint)
+language plpgsql stable security definer
+set search_path = ''
+as $function$
+declare
+  chosen flywheel.validator_versions := flywheel._find_version(plan_backfill.name, null);
+begin
+  return query execute format($code$
+    select count(*), count(scores.span_id), count(*) - count(scores.span_id)
+      from flywheel.spans as span
+      left join flywheel.scores
+        on (scores.span_id, scores.revision, scores.version_id, scores.started_at) = (span.span_id, span.revision, $3, span.started_at)
+     where span.started_at >= $1 and span.started_at < $2 and %s$code$, flywheel._eligible_sql(plan_backfill.name, chosen.definition))
+    using plan_backfill.since, plan_backfill.until, chosen.version_id;
+end
+$function$;
+comment on function flywheel.plan_backfill is 'Count the spans a backfill of the newest version would judge, and those it would skip.';
+
+-- start_backfill: an unfinished one of the same version and range goes on where it stopped.
+create or replace function flywheel.start_backfill(name text, since timestamptz, until timestamptz default now()) returns uuid
+language plpgsql volatile security definer
+set search_path = ''
+as $function$
+declare
+  chosen flywheel.validator_versions := flywheel._find_version(start_backfill.name, null);
+  found_id uuid;
+begin
+  if chosen.status not in ('active', 'shadow', 'paused') then
+    raise exception using errcode = 'WF004', message = format('validator %s is %s and cannot be backfilled', start_backfill.name, chosen.status),
+      hint = format('Activate it first: select flywheel.activate_validator(%L).', start_backfill.name);
+  end if;
+  select backfill_id into found_id from flywheel._backfills as past
+   where past.version_id = chosen.version_id and past.since = start_backfill.since
+     and past.finished_at is null and past.until <= start_backfill.until
+   order by past.created_at desc limit 1;
+  if found_id is null then
+    insert into flywheel._backfills (backfill_id, version_id, since, until, cursor_started_at, cursor_span_id)
+    values (flywheel.new_id(), chosen.version_id, start_backfill.since, start_backfill.until, start_backfill.since, '00000000-0000-0000-0000-000000000000')
+    returning backfill_id into found_id;
+  end if;
+  return found_id;
+end
+$function$;
+comment on function flywheel.start_backfill is 'Begin to judge spans of the past with the newest version, or go on with one that was interrupted; returns its id for advance_backfill().';
+
+-- _next_spans: the spans after the cursor, day by day, so that only one partition is sorted.
+create or replace function flywheel._next_spans(backfill flywheel._backfills, eligible text, max_spans integer,
+  out seen integer, out last_started_at timestamptz, out last_span_id uuid, out span_ids uuid[], out started_from timestamptz, out skipped integer)
+language plpgsql stable security definer
+set search_path = ''
+as $function$
+begin
+  execute format($code$
+    with page as materialized (
+      select span.*, exists (select from flywheel.scores
+               where (scores.span_id, scores.revision, scores.version_id, scores.started_at) = (span.span_id, span.revision, $5, span.started_at)) as scored
+        from flywheel.spans as span
+       where span.started_at >= $1 and span.started_at < $2 and (span.started_at, span.span_id) > ($3, $4)
+       order by span.started_at, span.span_id
+       limit $6
+    ), picked as (
+      select span.span_id, span.started_at, span.scored, row_number() over (order by span.started_at desc, span.span_id desc) as from_last,
+             (%s) as eligible
+        from page as span
+    )
+    select count(*)::integer, max(started_at) filter (where from_last = 1), (array_agg(span_id) filter (where from_last = 1))[1],
+           array_agg(span_id) filter (where eligible and not scored), min(started_at),
+           (count(*) filter (where eligible and scored))::integer
+      from picked$code$, _next_spans.eligible)
+    into seen, last_started_at, last_span_id, span_ids, started_from, skipped
+    using backfill.cursor_started_at, backfill.until, backfill.cursor_started_at, backfill.cursor_span_id, backfill.version_id, _next_spans.max_spans;
+end
+$function$;
+comment on function flywheel._next_spans is 'Internal: a page of spans after the cursor of a backfill.';
+
+create or replace function flywheel.advance_backfill(backfill_id uuid, max_spans integer default 10000,
+  out done boolean, out queued bigint, out skipped bigint, out cursor timestamptz)
+language plpgsql volatile security definer
+set search_path = ''
+as $function$
+declare
+  backfill flywheel._backfills;
+  version record;
+  page record;
+begin
+  select * into backfill from flywheel._backfills as known where known.backfill_id = advance_backfill.backfill_id for update;
+  if not found then
+    raise exception using errcode = 'WF009', message = format('there is no backfill %s', advance_backfill.backfill_id),
+      hint = 'Begin one: select flywheel.start_backfill(name, since).';
+  end if;
+  select validators.name, versions.lane, versions.definition into version
+    from flywheel.validator_versions as versions join flywheel.validators using (validator_id) where versions.version_id = backfill.version_id;
+  select * into page from flywheel._next_spans(backfill, flywheel._eligible_sql(version.name, version.definition), advance_backfill.max_spans);
+  if page.span_ids is not null then
+    perform flywheel._enqueue(case version.lane when 'judge' then 'judge' else 'bulk' end, 2::smallint, array[backfill.version_id],
+      page.span_ids, page.started_from, page.last_started_at, 'backfill');
+    perform flywheel._wake();
+  end if;
+  update flywheel._backfills as known
+     set cursor_started_at = coalesce(page.last_started_at, known.cursor_started_at), cursor_span_id = coalesce(page.last_span_id, known.cursor_span_id),
+         queued = known.queued + coalesce(cardinality(page.span_ids), 0), skipped = known.skipped + coalesce(page.skipped, 0),
+         finished_at = case when page.seen < advance_backfill.max_spans then now() end
+   where known.backfill_id = backfill.backfill_id
+  returning known.finished_at is not null, known.queued, known.skipped, known.cursor_started_at into done, queued, skipped, cursor;
+end
+$function$;
+comment on function flywheel.advance_backfill is
+  'Queue the next spans of a backfill behind all live work; commit and call again until done. queued and skipped are totals.';

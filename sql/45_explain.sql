@@ -1,0 +1,176 @@
+-- Explain: why a span has a score or none, and whether every eligible pair is accounted for.
+
+-- _filtered_by: the first part of a definition that leaves a span out; null = none does.
+create or replace function flywheel._filtered_by(name text, definition jsonb, span flywheel.spans) returns text
+language plpgsql stable security definer
+set search_path = ''
+as $function$
+declare
+  part record;
+  meant boolean;
+begin
+  for part in
+    select format('%s is null', definition ->> 'target') as words, format('span.%s is not null', definition ->> 'target') as predicate
+     where definition ->> 'target' in ('input', 'output')
+    union all
+    select format('%s is %s, not %s', filter.key, coalesce(to_jsonb(span) ->> filter.key, 'null'), filter.value),
+           format('span.%I = any (%s)', filter.key, flywheel._literal_list(filter.value))
+      from jsonb_each(definition -> 'filter') as filter
+    union all
+    select format('where is not true: %s', definition ->> 'where'), format(E'(%s\n)', definition ->> 'where') where definition ? 'where'
+  loop
+    execute format('select %s from (select ($1).*) as span', part.predicate) into meant using span;
+    if meant is not true then
+      return part.words;
+    end if;
+  end loop;
+  return null;
+exception when others then
+  return format('where raises: %s', sqlerrm);
+end
+$function$;
+comment on function flywheel._filtered_by is 'Internal: which part of a definition leaves a span out, in words; null = none.';
+
+create or replace function flywheel._sampled_out(name text, sample double precision, span flywheel.spans) returns boolean
+language plpgsql stable security definer
+set search_path = ''
+as $function$
+declare
+  taken boolean;
+begin
+  execute format('select %s from (select ($1).*) as span', coalesce(flywheel._sample_sql(name, sample), 'true')) into taken using span;
+  return not taken;
+end
+$function$;
+comment on function flywheel._sampled_out is 'Internal: whether sampling leaves the trace of a span out.';
+
+-- _queue_state: where a pair stands in the queue, with the time and reason that go with it.
+create or replace function flywheel._queue_state(version_id uuid, span_id uuid, out state text, out detail text, out since timestamptz)
+language sql stable security definer
+set search_path = ''
+as $function$
+  select found.state, found.detail, found.since from (
+    select 1 as place, 'running' as state, format('attempt %s, worker %s', attempt, worker_id) as detail, claimed_at as since
+      from flywheel._running where version_ids @> array[_queue_state.version_id] and span_ids @> array[_queue_state.span_id]
+    union all
+    select 2, 'queued', format('lane %s, %s', lane, origin), null
+      from flywheel._ready where version_ids @> array[_queue_state.version_id] and span_ids @> array[_queue_state.span_id]
+    union all
+    select 3, case when run_at = 'infinity' then 'paused' else 'retrying' end, concat_ws(': ', reason, detail), nullif(run_at, 'infinity')
+      from flywheel._later where version_ids @> array[_queue_state.version_id] and span_ids @> array[_queue_state.span_id]
+    union all
+    select 4, 'dead', concat_ws(': ', reason, detail), died_at
+      from flywheel._dead where version_ids @> array[_queue_state.version_id] and span_ids @> array[_queue_state.span_id]
+  ) as found
+  order by found.place limit 1
+$function$;
+comment on function flywheel._queue_state is 'Internal: the state of a (version, span) pair in the queue; null = it is not there.';
+
+-- _explain_version: the state of one span under one version.
+create or replace function flywheel._explain_version(span flywheel.spans, name text, version flywheel.validator_versions,
+  out state text, out detail text, out since timestamptz)
+language plpgsql stable security definer
+set search_path = ''
+as $function$
+begin
+  select case when scores.passed is null then 'unscored' else 'scored' end,
+         case when scores.passed is null then concat_ws(': ', scores.unscored_reason, scores.unscored_detail)
+              else concat_ws(': ', case when scores.passed then 'pass' else 'fail' end, scores.critique) end, scores.scored_at
+    into state, detail, since
+    from flywheel.scores
+   where (scores.span_id, scores.revision, scores.version_id, scores.started_at) = (span.span_id, span.revision, version.version_id, span.started_at);
+  if state is not null then return; end if;
+  detail := flywheel._filtered_by(name, version.definition, span);
+  if detail is not null then state := 'filtered'; return; end if;
+  if flywheel._sampled_out(name, version.sample, span) then
+    state := 'sampled_out'; detail := format('the sample rate is %s', version.sample); return;
+  end if;
+  select queue.* into state, detail, since from flywheel._queue_state(version.version_id, span.span_id) as queue;
+  if state is not null then return; end if;
+  if exists (select from flywheel._activations as active where active.version_id = version.version_id
+               and span.ingested_at >= active.started_at and (active.ended_at is null or span.ingested_at < active.ended_at)) then
+    state := 'missing'; detail := 'it came past the triggers; the reconciler of a worker, or flywheel.reconcile(), will queue it';
+  elsif version.status = 'paused' then
+    state := 'paused'; detail := concat_ws(': ', version.paused_reason, version.paused_detail); since := version.changed_at;
+  else
+    state := 'not_active';
+    detail := format('version %s is %s%s', version.version, version.status,
+      case when version.status in ('active', 'shadow') then format(' since %s; the span came before: pgflywheel backfill %s', version.changed_at, name) else '' end);
+  end if;
+end
+$function$;
+comment on function flywheel._explain_version is 'Internal: the state of one span under one validator version.';
+
+-- why: one row for each version that has an answer on the span, and for the newest one of each validator otherwise.
+create or replace function flywheel.why(span_id uuid)
+returns table (validator text, version integer, state text, detail text, since timestamptz)
+language plpgsql stable security definer
+set search_path = ''
+as $function$
+declare
+  subject flywheel.spans;
+begin
+  select * into subject from flywheel.spans where spans.span_id = why.span_id;
+  if not found then
+    raise exception using errcode = 'WF010', message = format('there is no span %s', why.span_id),
+      hint = 'A blocked insert leaves no span; a purged day takes its spans along.';
+  end if;
+  return query
+    with explained as (
+      select validators.name, versions.version, told.state, told.detail, told.since,
+             row_number() over (partition by validators.validator_id
+               order by versions.status in ('active', 'paused') desc, versions.status = 'shadow' desc, versions.version desc) as place
+        from flywheel.validators
+        join flywheel.validator_versions as versions using (validator_id)
+       cross join lateral flywheel._explain_version(subject, validators.name, versions) as told
+    )
+    select explained.name, explained.version, explained.state, explained.detail, explained.since from explained
+     where explained.place = 1 or explained.state in ('scored', 'unscored', 'queued', 'running', 'retrying', 'dead')
+     order by 1, 2;
+end
+$function$;
+comment on function flywheel.why is
+  'For each validator, why a span has or lacks a score: scored, unscored, queued, running, retrying, dead, filtered, sampled_out, paused, not_active or missing.';
+
+-- _account: one version's books, recounted from the spans themselves and not from what the triggers believe.
+create or replace function flywheel._account(name text, version flywheel.validator_versions)
+returns table (eligible bigint, scored bigint, unscored bigint, queued bigint, running bigint, later bigint, dead bigint, missing bigint)
+language plpgsql stable security definer
+set search_path = ''
+as $function$
+begin
+  return query execute format($code$
+    select count(*), count(*) filter (where passed is not null), count(*) filter (where unscored_reason is not null),
+           count(*) filter (where waits = 'queued'), count(*) filter (where waits = 'running'),
+           count(*) filter (where waits = 'later'), count(*) filter (where waits = 'dead'), count(*) filter (where waits = 'missing')
+      from (
+        select scores.passed, scores.unscored_reason,
+               case when scores.span_id is null then coalesce(pending.state, 'missing') end as waits
+          from flywheel.spans as span
+          left join flywheel.scores
+            on (scores.span_id, scores.revision, scores.version_id, scores.started_at) = (span.span_id, span.revision, $1, span.started_at)
+          left join flywheel._pending_spans($1) as pending on pending.span_id = span.span_id
+         where scores.span_id is not null
+            or ((pending.span_id is not null
+                 or exists (select from flywheel._activations as active where active.version_id = $1
+                              and span.ingested_at >= active.started_at and (active.ended_at is null or span.ingested_at < active.ended_at)))
+                and %s)
+      ) as pairs$code$, flywheel._eligible_sql(_account.name, (_account.version).definition))
+    using (_account.version).version_id;
+end
+$function$;
+comment on function flywheel._account is 'Internal: the books of one version.';
+
+create or replace function flywheel._accounts()
+returns table (validator text, version integer, status text, eligible bigint, scored bigint, unscored bigint, queued bigint,
+               running bigint, later bigint, dead bigint, missing bigint)
+language sql stable security definer
+set search_path = ''
+as $function$
+  select validators.name, versions.version, versions.status, account.*
+    from flywheel.validators
+    join flywheel.validator_versions as versions using (validator_id)
+   cross join lateral flywheel._account(validators.name, versions) as account
+   where exists (select from flywheel._activations as active where active.version_id = versions.version_id)
+$function$;
+comment on function flywheel._accounts is 'Internal: the rows of the view accounts.';
