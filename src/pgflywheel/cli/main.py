@@ -17,6 +17,7 @@ NOUNS = {
     "traces": "Import traces, look at them, and drop old days.",
     "validators": "Define, try, activate, pause and retire validators.",
     "scores": "Read scores, and why a span has or has none.",
+    "why": "Tell why a span has a score or has none.",
     "queue": "See the queue, its dead jobs, and pause a lane.",
     "backfill": "Run a validator over spans that are there already.",
     "worker": "Run a worker, and see the ones that run.",

@@ -1,0 +1,73 @@
+"""pgflywheel backfill: run a validator over spans that are there already."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import click
+
+from pgflywheel.cli.options import dsn_option, json_option, run_call, schema_option
+from pgflywheel.cli.text import echo, note
+from pgflywheel.cli.times import TIME
+
+if TYPE_CHECKING:
+    from pgflywheel.db.connect import Database
+    from pgflywheel.db.jobs import BackfillRange, BackfillStep
+
+STEP_SPANS = 10_000
+
+
+@click.command("backfill")
+@click.argument("validator")
+@click.option("--since", type=TIME, required=True, metavar="TIME", help="First started_at: ISO 8601, or 2h, 7d ago.")
+@click.option("--until", type=TIME, default="now", show_default=True, metavar="TIME", help="End, not included.")
+@click.option("--dry-run", is_flag=True, help="Only count what would be judged.")
+@dsn_option
+@schema_option
+@json_option
+def backfill(
+    validator: str, since: datetime, until: datetime, dry_run: bool, dsn: str, schema: str, as_json: bool
+) -> None:
+    """Queue spans of the past for the newest version of VALIDATOR, behind all live work.
+
+    Spans that have a score already are skipped. After an interruption the same times go on where it stopped.
+
+    \b
+    Example:
+        pgflywheel backfill no_email --since 2026-03-01 --until 2026-03-08
+    """
+    from pgflywheel.db import jobs
+
+    if dry_run:
+        plan = run_call(jobs.plan_backfill, dsn, schema, validator, since, until)
+        text = f"{plan.to_judge:,} spans would be judged; {plan.already_scored:,} of {plan.eligible:,} have a score."
+        echo(plan, as_json, text)
+        return
+    began, step = run_call(_backfill, dsn, schema, validator, since, until)
+    text = f"{step.queued:,} spans are queued for {validator}; {step.skipped:,} had a score already."
+    echo({**asdict(began), **asdict(step)}, as_json, text)
+    if step.queued:
+        note("Workers judge them after live spans: pgflywheel queue status.")
+
+
+async def _backfill(
+    database: Database, validator: str, since: datetime, until: datetime
+) -> tuple[BackfillRange, BackfillStep]:
+    from pgflywheel.cli.progress import progress_bar
+    from pgflywheel.db import jobs
+
+    began = await jobs.start_backfill(database, validator, since, until)
+    note(f"To go on after an interruption: {_command(validator, began)}")
+    total = (began.until - began.since).total_seconds()
+    with progress_bar(f"backfill {validator}", total) as update:
+        while True:
+            step = await jobs.advance_backfill(database, began.backfill_id, STEP_SPANS)
+            update((step.cursor - began.since).total_seconds(), f"{step.queued:,} queued, {step.skipped:,} skipped")
+            if step.done:
+                return began, step
+
+
+def _command(validator: str, began: BackfillRange) -> str:
+    return f"pgflywheel backfill {validator} --since {began.since.isoformat()} --until {began.until.isoformat()}"

@@ -1,0 +1,132 @@
+"""Scores, and why a span has them or lacks them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from pgflywheel.db.connect import Database
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """For one validator, the state of one span, and why."""
+
+    validator: str
+    version: int
+    state: str
+    detail: str | None
+    since: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class CurrentScore:
+    """What the newest version that judged a span's current revision says of it."""
+
+    span_id: UUID
+    validator: str
+    version: int
+    passed: bool | None
+    value: float | None
+    critique: str | None
+    unscored_reason: str | None
+    unscored_detail: str | None
+    severity: str
+    project: str
+    node: str
+    trace_id: UUID
+    started_at: datetime
+    scored_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreFilter:
+    """Which scores are meant; None leaves a part open."""
+
+    validator: str | None = None
+    project: str | None = None
+    node: str | None = None
+    span_id: UUID | None = None
+    verdict: str | None = None  # pass, fail or unscored
+    since: datetime | None = None
+    before: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PassRate:
+    """How many spans of a node a validator passed; ``pass_rate`` is None when none was judged."""
+
+    validator: str
+    node: str
+    judged: int
+    passed: int
+    pass_rate: float | None
+    unscored: int
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """The books of one version: every eligible span is in exactly one of the other columns."""
+
+    validator: str
+    version: int
+    status: str
+    eligible: int
+    scored: int
+    unscored: int
+    queued: int
+    running: int
+    later: int
+    dead: int
+    missing: int
+    balanced: bool
+
+
+_MEANT = """
+   (%(validator)s::text is null or validator = %(validator)s)
+   and (%(project)s::text is null or project = %(project)s)
+   and (%(node)s::text is null or node = %(node)s)
+   and (%(span_id)s::uuid is null or span_id = %(span_id)s)
+   and (%(since)s::timestamptz is null or started_at >= %(since)s)
+   and (%(before)s::timestamptz is null or started_at < %(before)s)
+   and (%(verdict)s::text is null
+        or %(verdict)s = case passed when true then 'pass' when false then 'fail' else 'unscored' end)
+"""
+
+
+async def why(database: Database, span_id: UUID) -> list[Reason]:
+    """Return one row for each validator; raises SpanNotFound."""
+    return await database.rows(Reason, "select * from flywheel.why(%s)", [span_id])
+
+
+async def scores(database: Database, meant: ScoreFilter, limit: int) -> list[CurrentScore]:
+    """Return the current scores of the newest spans."""
+    query = f"""
+        select span_id, validator, version, passed, value, critique, unscored_reason, unscored_detail, severity,
+               project, node, trace_id, started_at, scored_at
+          from flywheel.current_scores where {_MEANT}
+         order by started_at desc, span_id, validator limit %(limit)s
+    """
+    return await database.rows(CurrentScore, query, {**_parameters(meant), "limit": limit})
+
+
+async def pass_rates(database: Database, meant: ScoreFilter) -> list[PassRate]:
+    """Return the pass rate of each validator on each node."""
+    query = f"""
+        select validator, node, count(passed) as judged, count(*) filter (where passed) as passed,
+               (count(*) filter (where passed))::double precision / nullif(count(passed), 0) as pass_rate,
+               count(*) filter (where passed is null) as unscored
+          from flywheel.current_scores where {_MEANT}
+         group by validator, node order by validator, node
+    """
+    return await database.rows(PassRate, query, _parameters(meant))
+
+
+async def accounts(database: Database) -> list[Account]:
+    """Return the books of every version that ever judged, recounted from the spans."""
+    return await database.rows(Account, "select * from flywheel.accounts order by validator, version")
+
+
+def _parameters(meant: ScoreFilter) -> dict[str, object]:
+    return {name: getattr(meant, name) for name in ScoreFilter.__dataclass_fields__}
