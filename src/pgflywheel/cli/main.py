@@ -6,6 +6,7 @@ import importlib
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from pgflywheel import __version__
 from pgflywheel.cli.options import report_error, root_error
@@ -45,6 +46,11 @@ class LazyGroup(click.Group):
         """List the nouns without importing them."""
         with formatter.section("Commands"):
             formatter.write_dl(list(NOUNS.items()))
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Complete a noun without importing any."""
+        nouns = [CompletionItem(name, help=text) for name, text in NOUNS.items() if name.startswith(incomplete)]
+        return nouns + click.Command.shell_complete(self, ctx, incomplete)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; an error of ours becomes a message on stderr and its exit code."""

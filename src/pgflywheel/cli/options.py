@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
@@ -45,6 +44,8 @@ yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
 
 def run(work: Coroutine[Any, Any, Result]) -> Result:
     """Run a coroutine to its end: the command line's one asyncio.run."""
+    import asyncio  # here, for the sake of --help
+
     return asyncio.run(work)
 
 

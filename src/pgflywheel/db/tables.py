@@ -116,7 +116,7 @@ def _validators(metadata: MetaData) -> None:
     Table(
         "validators",
         metadata,
-        _defaulted("validator_id", Uuid, key=True),
+        _given("validator_id", Uuid, key=True),
         _given("name", Text),
         _defaulted("created_at", _TIME),
     )
@@ -126,7 +126,7 @@ def _validator_versions(metadata: MetaData) -> None:
     Table(
         "validator_versions",
         metadata,
-        _defaulted("version_id", Uuid, key=True),
+        _given("version_id", Uuid, key=True),
         _given("validator_id", Uuid),
         _given("version", Integer),
         _given("definition", JSONB),
