@@ -112,14 +112,14 @@ async def retire(database: Database, name: str) -> list[VersionStatus]:
 async def listed(database: Database, every_version: bool) -> list[ListedVersion]:
     """Return validators by name: the version that runs, or else the newest; or every version."""
     query = """
-        select distinct on (validator, case when %s then version end)
+        select distinct on (validator, case when %(every)s then version end)
                validator, version, status, kind, target, lane, action, severity, sample, description,
                paused_reason, paused_detail, changed_at
           from flywheel.validator_status
-         order by validator, case when %s then version end,
+         order by validator, case when %(every)s then version end,
                   status in ('active', 'paused') desc, status = 'shadow' desc, version desc
     """
-    return await database.rows(ListedVersion, query, [every_version, every_version])
+    return await database.rows(ListedVersion, query, {"every": every_version})
 
 
 async def definition(database: Database, name: str, version: int | None = None) -> StoredDefinition:
