@@ -183,8 +183,8 @@ begin
   answer := flywheel._check_type(whole);
   begin
     execute format('select %s from (select ($1).*) as span', flywheel._eligible_sql('under_test', whole, false)) into eligible using span;
-    execute format('select %s from (select ($1).*) as span',
-      case answer when 'boolean' then format('row(%s, null, null)::flywheel.verdict', flywheel._check_sql(whole)) else flywheel._check_sql(whole) end)
+    execute format(E'select (answer.verdict).* from (select ($1).*) as span cross join lateral (select %s as verdict offset 0) as answer',
+      case answer when 'boolean' then format(E'row(%s, null, null)::flywheel.verdict', flywheel._check_sql(whole)) else flywheel._check_sql(whole) end)
       into said using span;
   exception when others then
     unscored_reason := 'raised';
