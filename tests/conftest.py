@@ -40,15 +40,17 @@ Connection = psycopg.Connection[tuple[Any, ...]]
 def run_dir() -> Iterator[Path]:
     """A folder all processes of this run share; pytest's own is closed to the server's system user."""
     folder = Path(tempfile.gettempdir()) / f"pgflywheel-test-{RUN_ID}"
-    folder.mkdir(exist_ok=True)
-    folder.chmod(0o755)
     with _only_one(folder):
+        folder.mkdir(exist_ok=True)
+        folder.chmod(0o755)
         (folder / f"user-{os.getpid()}").touch()
     yield folder
     with _only_one(folder):
         (folder / f"user-{os.getpid()}").unlink()
         if not any(folder.glob("user-*")):
             _clean_up(folder)
+    if "PYTEST_XDIST_WORKER" not in os.environ:  # others may still wait for it
+        folder.with_suffix(".lock").unlink()
 
 
 @pytest.fixture(scope="session")
@@ -132,6 +134,6 @@ def _run(server_dsn: str, statement: str, *names: str) -> None:
 
 @contextmanager
 def _only_one(folder: Path) -> Iterator[None]:
-    with (folder / "lock").open("w") as lock:
+    with folder.with_suffix(".lock").open("w") as lock:  # beside it: the folder is removed under the lock
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
