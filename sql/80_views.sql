@@ -41,6 +41,7 @@ create or replace view flywheel.current_scores as
        select from flywheel.validator_versions as newer
          join flywheel.scores as later_score on later_score.version_id = newer.version_id
         where newer.validator_id = versions.validator_id and newer.version > versions.version and newer.status <> 'shadow'
+          and newer.version > 1                   -- a first version replaces none: without second versions nothing is looked up
           and (later_score.span_id, later_score.revision, later_score.started_at) = (scores.span_id, scores.revision, scores.started_at));
 comment on view flywheel.current_scores is
   'One row for each span and validator: what the newest version that judged it says of the span''s current revision. Shadows stand apart.';
