@@ -176,11 +176,12 @@ comment on function flywheel.contains_iban is
   'Whether a text holds an IBAN in capitals: a country''s length and right check digits (ISO 13616).';
 
 -- contains_phone: a regular expression, so neither all numbers nor only numbers; the check of the catalogue named
--- phone_number uses the library phonenumbers, which knows each country's plan.
+-- no_valid_phone_number uses the library phonenumbers, which knows each country's plan. Digits before a space are taken
+-- for the start of a longer number, as in an IBAN.
 create or replace function flywheel.contains_phone(text text) returns boolean
 language sql immutable parallel safe security invoker
 begin atomic
-  select contains_phone.text collate "C" ~ ('(?:^|[^0-9A-Za-z.+-])(?:'
+  select contains_phone.text collate "C" ~ ('(?:^ ?|[^0-9A-Za-z.+ -]|[^0-9] )(?:'
     '\+[1-9](?:[ ./()-]{0,2}[0-9]){6,14}|00[1-9][0-9]{0,2}[ ./-](?:[ ./()-]{0,2}[0-9]){5,13}'  -- +49 30 901820
     '|(?:1[ .-])?(?:\([2-9][0-9]{2}\) ?|[2-9][0-9]{2}[ .-])[2-9][0-9]{2}[ .-][0-9]{4}'  -- (212) 555-0123
     '|(?:0[1-9][0-9]{1,4}[ /-]|\(0[1-9][0-9]{1,4}\) ?)[0-9]{3,4}[ -]?[0-9]{3,5}'  -- 020 7946 0958
