@@ -85,7 +85,7 @@ begin
       select job.lane, job.priority, flywheel.new_id(), job.version_ids, array[called.span_id], job.started_from,
              job.started_until, job.attempt + 1, job.origin, gen_random_uuid(), _claim_calls.worker_id
         from unnest(job.span_ids[:free]) as called(span_id)
-      returning running.fence, running.job_id, running.version_ids, 1,
+      returning running.fence, job.job_id, running.version_ids, 1,  -- the id it was cut from: a floor must not pass the rest
                 running.attempt, running.origin;
     free := free - cardinality(job.span_ids);
   end loop;

@@ -55,6 +55,25 @@ as $function$
 $function$;
 comment on function flywheel._give_back is 'Internal: make the running jobs of workers ready again (dead after max_attempts); returns how many.';
 
+-- _give_back_strays: a claim that committed while its connection broke, or a batch dropped with one. Five seconds
+-- are left for claims whose answer is still on its way.
+create or replace function flywheel._give_back_strays(worker_id uuid, in_hand uuid[]) returns integer
+language plpgsql volatile security definer
+set search_path = ''
+as $function$
+declare
+  stray_id uuid := gen_random_uuid();
+begin
+  update flywheel._running as running set worker_id = stray_id
+   where running.worker_id = _give_back_strays.worker_id
+     and running.fence <> all (_give_back_strays.in_hand)
+     and running.claimed_at < clock_timestamp() - interval '5 seconds';
+  return flywheel._give_back(array[stray_id]);
+end
+$function$;
+comment on function flywheel._give_back_strays is
+  'Internal: make ready again what a worker holds without having it in hand; returns how many jobs.';
+
 create or replace function flywheel._leave(worker_id uuid) returns integer
 language plpgsql volatile security definer
 set search_path = ''

@@ -122,6 +122,18 @@ class SpanNotFound(FlywheelError):
     sqlstate = "WF010"
 
 
+class Later(Exception):
+    """Raise it in a check of the judge lane to be asked again after a time; it costs no attempt.
+
+    For a limit the provider sets (HTTP 429), not for a failure.
+    """
+
+    def __init__(self, delay_seconds: float, reason: str = "asked to wait") -> None:
+        super().__init__(reason)
+        self.delay_seconds = delay_seconds
+        self.reason = reason
+
+
 BY_SQLSTATE: dict[str, type[FlywheelError]] = {
     kind.sqlstate: kind for kind in FlywheelError.__subclasses__() if kind.sqlstate is not None
 }

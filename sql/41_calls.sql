@@ -1,0 +1,31 @@
+-- Calls: what the judge lane reads. One job is one span there, so each answer keeps the claim it belongs to.
+
+-- _read_calls: like _read_spans, with the fence beside each key.
+create or replace function flywheel._read_calls(
+  fences uuid[], version_id uuid, columns text[], out held uuid[], out keys flywheel._span_key[], out texts text[])
+language plpgsql stable security definer
+set search_path = ''
+as $function$
+declare
+  eligible text;
+  pieces text;
+  whole text;
+begin
+  select flywheel._eligible_sql(validators.name, versions.definition) into eligible
+    from flywheel.validator_versions as versions join flywheel.validators using (validator_id)
+   where versions.version_id = _read_calls.version_id;
+  select string_agg(format(', array_agg(span.%I::text) as c%s', name, place), '' order by place),
+         string_agg(format('c%s', place), ' || ' order by place)
+    into pieces, whole
+    from unnest(_read_calls.columns) with ordinality as wanted(name, place);
+  execute format('select held, keys, %s from (select array_agg(running.fence) as held, array_agg(%s) as keys%s
+                    from flywheel._running as running
+                    join flywheel.spans as span
+                      on span.span_id = running.span_ids[1] and span.started_at between running.started_from and running.started_until
+                   where running.fence = any ($1) and %s) as picked',
+      coalesce(whole, 'null::text[]'), flywheel._key_sql(), coalesce(pieces, ''), eligible)
+    into held, keys, texts using _read_calls.fences;
+end
+$function$;
+comment on function flywheel._read_calls is
+  'Internal: fences and keys of claimed calls whose span a version means, and the declared columns as text: all of the first, then the second ...';

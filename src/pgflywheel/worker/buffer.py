@@ -1,0 +1,142 @@
+"""Answers of the judge lane, gathered for some milliseconds and written many at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from uuid import UUID
+
+from pgflywheel.db import queue, wire
+from pgflywheel.db.connect import Database
+from pgflywheel.errors import FlywheelError
+from pgflywheel.worker.faults import fault_of
+from pgflywheel.worker.site import Site
+from pgflywheel.worker.verdicts import Answer, Answers, columns, unscored
+
+log = logging.getLogger(__name__)
+GATHER_SECONDS = 0.005
+MOST_TOGETHER = 500
+AGAIN_SECONDS = 2.0
+UNWRITABLE = "its answer cannot be stored: "
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The end of one call; without a version its span has no score to get."""
+
+    worker_id: UUID
+    fence: UUID
+    version_id: UUID | None = None
+    key: wire.Array | None = None
+    answer: Answer | None = None
+
+
+@dataclass
+class Buffer:
+    """Write what is added, until closed and empty."""
+
+    site: Site
+    items: list[Done] = field(default_factory=list)
+    writing: list[Done] = field(default_factory=list)
+    filled: asyncio.Event = field(default_factory=asyncio.Event)
+    closed: bool = False
+
+    def __len__(self) -> int:
+        return len(self.items) + len(self.writing)
+
+    @property
+    def fences(self) -> set[UUID]:
+        """Return the claims whose answers are here."""
+        return {done.fence for done in (*self.items, *self.writing)}
+
+    def add(self, done: Done) -> None:
+        """Take an answer."""
+        self.items.append(done)
+        self.filled.set()
+
+    def close(self) -> None:
+        """Let run() end once everything is written."""
+        self.closed = True
+        self.filled.set()
+
+    async def run(self) -> None:
+        """Write until closed."""
+        while self.items or not self.closed:
+            await self.filled.wait()
+            if not self.closed:
+                await asyncio.sleep(GATHER_SECONDS)
+            self.filled.clear()
+            while self.items:
+                self.writing, self.items = self.items[:MOST_TOGETHER], self.items[MOST_TOGETHER:]
+                await self._write_surely(self.writing)
+                self.writing = []
+
+    async def _write_surely(self, items: list[Done]) -> None:
+        """Write answers that were paid for: wait for a database that is away; the fences say if it was too long."""
+        while True:
+            try:
+                for worker_id in {done.worker_id for done in items}:
+                    await self._write(worker_id, [done for done in items if done.worker_id == worker_id])
+                break
+            except FlywheelError as error:
+                if fault_of(error) is None:
+                    log.warning("answers cannot be written yet", extra={"answers": len(items), "error": error.message})
+                    await asyncio.sleep(AGAIN_SECONDS * random.uniform(0.5, 1))
+                elif len(items) > 1:
+                    for done in items:
+                        await self._write_surely([done])
+                    break
+                else:
+                    await self._write_without(items[0], error)
+                    break
+        self.site.put_down([done.fence for done in items])
+
+    async def _write_without(self, done: Done, error: FlywheelError) -> None:
+        """Write why an answer cannot be stored; put the call off when not even that can be."""
+        if done.answer and done.answer.detail and done.answer.detail.startswith(UNWRITABLE):
+            await queue.retry(self.site.database, done.worker_id, [done.fence], AGAIN_SECONDS, "raised", error.message)
+            return
+        answer = unscored("raised", f"{UNWRITABLE}{error.message}")
+        await self._write_surely([replace(done, answer=answer)])
+
+    async def _write(self, worker_id: UUID, items: list[Done]) -> None:
+        began = datetime.now(UTC)
+        async with self.site.database.transaction() as db:
+            held = set(await queue.lock_fences(db, worker_id, [done.fence for done in items]))
+            ours = [done for done in items if done.fence in held]
+            scores = 0
+            for version_id in {done.version_id for done in ours if done.version_id}:
+                scores += await write_answers(db, version_id, [done for done in ours if done.version_id == version_id])
+            if ours:
+                await queue.finish(db, worker_id, list(held))
+                await queue.log_run(
+                    db,
+                    worker_id,
+                    "judge",
+                    jobs=len(ours),
+                    spans=len(ours),
+                    scores=scores,
+                    started_at=began,
+                    outcome="completed",
+                )
+        self._count(len(ours), len(items) - len(ours), scores)
+
+    def _count(self, written: int, void: int, scores: int) -> None:
+        metrics = self.site.metrics
+        metrics.jobs.labels("judge", "completed").inc(written)
+        metrics.spans.labels("judge").inc(written)
+        metrics.scores.labels("judge").inc(scores)
+        if void:
+            metrics.void.labels("judge").inc(void)
+            log.warning("the lease was lost; answers were not written", extra={"answers": void})
+
+
+async def write_answers(db: Database, version_id: UUID, items: Iterable[Done]) -> int:
+    """Write the answers of one version; return how many scores were new."""
+    given = [(done.key, done.answer) for done in items if done.key and done.answer]
+    keys = wire.merged([key for key, _ in given])
+    return await queue.write_scores(db, version_id, keys, columns([Answers.of([answer for _, answer in given])]))

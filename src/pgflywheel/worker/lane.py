@@ -1,0 +1,119 @@
+"""A lane's loop: claim, start, rest.
+
+busy ──nothing found──> linger (a few short polls) ──still nothing──> idle (rings or polls) ──found──> busy
+  └──no room──> full ──room──> busy
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import Protocol
+from uuid import UUID
+
+from pgflywheel.errors import FlywheelError, SchemaMismatch
+from pgflywheel.records import BACKFILL, LIVE, Claimed
+from pgflywheel.worker.floors import Floor
+from pgflywheel.worker.listen import BUSY, FULL, IDLE, Doorbell
+from pgflywheel.worker.site import Site
+
+log = logging.getLogger(__name__)
+LINGER_SECONDS = 0.005
+POLL_SECONDS = (0.02, 0.1)  # then Options.poll_seconds
+PACE_SECONDS = 0.005  # between claims of a queue that is nearly empty: single rows come in groups
+BACKOFF_SECONDS = 5.0
+Claim = Callable[[int, UUID, int, UUID | None], Awaitable[list[Claimed]]]
+
+
+class Work(Protocol):
+    """What a lane does with claimed jobs."""
+
+    def room(self) -> int:
+        """Return how many jobs to claim now; 0 is none."""
+
+    async def claim(self, priority: int, worker_id: UUID, max_jobs: int, after: UUID | None) -> list[Claimed]:
+        """Claim jobs."""
+
+    def start(self, worker_id: UUID, jobs: list[Claimed], group: asyncio.TaskGroup) -> None:
+        """Take claimed jobs in hand; every task belongs to the group."""
+
+
+@dataclass
+class Lane:
+    """Claim for one lane until told to stop; ends when what it started has ended."""
+
+    name: str
+    site: Site
+    bell: Doorbell
+    wake: asyncio.Event
+    work: Work
+    floors: dict[int, Floor] = field(default_factory=lambda: {LIVE: Floor(), BACKFILL: Floor()})
+    empty_claims: int = 0
+    failures: int = 0
+
+    async def run(self) -> None:
+        """Run the lane."""
+        async with asyncio.TaskGroup() as group:
+            while not self.site.stopping.is_set():
+                self.wake.clear()
+                room = self.work.room()
+                if room > 0:
+                    await self._turn(room, group)
+                else:
+                    self.bell.report(self.name, FULL)
+                    await self.wake.wait()
+
+    async def _turn(self, room: int, group: asyncio.TaskGroup) -> None:
+        begun = monotonic()
+        try:
+            worker_id = await self.site.lease.held()
+            jobs = await self._claim(worker_id, room)
+        except SchemaMismatch:
+            raise
+        except FlywheelError as error:
+            await self._back_off(error)
+            return
+        self.failures = 0
+        if not jobs:
+            await self._rest()
+            return
+        self.empty_claims = 0
+        self.bell.report(self.name, BUSY)
+        self.site.in_hand.update(job.fence for job in jobs)
+        self.work.start(worker_id, jobs, group)
+        if len(jobs) < room:
+            await asyncio.sleep(max(0.0, begun + PACE_SECONDS - monotonic()))
+
+    async def _claim(self, worker_id: UUID, room: int) -> list[Claimed]:
+        """Claim live jobs; jobs of a backfill only when there are none."""
+        for priority, floor in self.floors.items():
+            after, begun = floor.after(), monotonic()
+            jobs = await self.work.claim(priority, worker_id, room, after)
+            floor.saw(jobs, after, monotonic() - begun)
+            if jobs:
+                return jobs
+        return []
+
+    async def _rest(self) -> None:
+        """Wait for the bell or the next poll."""
+        self.empty_claims += 1
+        if self.empty_claims == 1:
+            await asyncio.sleep(LINGER_SECONDS)
+            return
+        self.bell.report(self.name, IDLE)
+        polls = (*POLL_SECONDS, self.site.options.poll_seconds)
+        await self._sleep(polls[min(self.empty_claims - 2, len(polls) - 1)])
+
+    async def _back_off(self, error: FlywheelError) -> None:
+        self.failures += 1
+        self.site.doubt("claim", error)
+        await self._sleep(min(BACKOFF_SECONDS, 0.1 * 2**self.failures) * random.uniform(0.5, 1))
+
+    async def _sleep(self, seconds: float) -> None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self.wake.wait(), seconds)

@@ -1,0 +1,166 @@
+"""The doorbell: a connection that hears NOTIFY, and tells writers whether anybody is idle.
+
+An idle worker holds advisory lock 1 on this connection; writers send a notification only while somebody holds
+it. A notification is a hint and the poll is the truth: a lost hint costs at most one poll.
+
+         idle and listening               a lane found work
+    free ------------------> registered ---------------------> free
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from uuid import uuid4
+
+import psycopg
+from psycopg import AsyncConnection, Notify
+
+from pgflywheel.db import queue
+from pgflywheel.db.connect import Connection, Database, connection_string
+from pgflywheel.errors import FlywheelError
+
+log = logging.getLogger(__name__)
+PROBE_SECONDS = 1.0
+RETRY_SECONDS = 1.0
+_LOCK = "(select 'flywheel'::regnamespace::oid::integer), 1"
+BUSY, IDLE, FULL = "busy", "idle", "full"
+
+
+@dataclass
+class Doorbell:
+    """Wake the lanes when work arrives, as long as LISTEN works; without it they poll."""
+
+    dsn: str
+    database: Database
+    lanes: Mapping[str, asyncio.Event]
+    states: dict[str, str] = field(default_factory=dict)
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    listening: bool = False
+    pooled: bool = False
+    registered: bool = False
+
+    def report(self, lane: str, state: str) -> None:
+        """Note that a lane is busy, idle (it found nothing) or full (it wants nothing)."""
+        if self.states.get(lane) != state:
+            self.states[lane] = state
+            self.changed.set()
+
+    def ring(self) -> None:
+        """Wake every lane."""
+        for event in self.lanes.values():
+            event.set()
+
+    async def run(self) -> None:
+        """Listen until cancelled; connect again when the connection breaks; end when LISTEN does not work here."""
+        failures = 0
+        while not self.pooled:
+            try:
+                async with self._connected() as connection:
+                    failures = 0
+                    await self._attend(connection)
+            except (psycopg.Error, FlywheelError, OSError) as error:
+                failures += 1
+                log.warning("the listening connection broke; polling meanwhile", extra={"error": str(error).strip()})
+                await asyncio.sleep(min(5.0, 0.1 * 2**failures) * random.uniform(0.5, 1))
+
+    @asynccontextmanager
+    async def _connected(self) -> AsyncIterator[Connection]:
+        connection = await AsyncConnection.connect(
+            connection_string(self.dsn, "pgflywheel listen"), autocommit=True, prepare_threshold=None
+        )
+        async with connection:
+            heard = asyncio.Event()
+            token = uuid4().hex
+            connection.add_notify_handler(lambda notice: self._hear(notice, token, heard))
+            await connection.execute(self.database.render("listen flywheel_wake").encode())
+            with _watching(connection, self.changed):
+                await self._probe(token, heard)
+            try:
+                if self.listening:
+                    yield connection
+                else:
+                    yield await self._give_up(connection)
+            finally:
+                self.listening = self.registered = False
+
+    def _hear(self, notice: Notify, token: str, heard: asyncio.Event) -> None:
+        if notice.payload == token:
+            heard.set()
+        elif not notice.payload:
+            self.ring()
+
+    async def _probe(self, token: str, heard: asyncio.Event) -> None:
+        """Notify ourselves over another connection: a transaction pooler swallows it without a word."""
+        await queue.notify(self.database, token)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(heard.wait(), PROBE_SECONDS)
+        self.listening = heard.is_set()
+
+    async def _give_up(self, connection: Connection) -> Connection:
+        self.pooled = True
+        log.warning("LISTEN does not reach this worker, as behind a transaction pooler: it polls")
+        with suppress(psycopg.Error):
+            await connection.execute("unlisten *")
+        return connection
+
+    async def _attend(self, connection: Connection) -> None:
+        """Keep the lock as the lanes' states want it, and hear notifications in between."""
+        while not self.pooled:
+            self.changed.clear()
+            if self.wanted != self.registered:
+                await self._register(connection, self.wanted)
+            if connection.closed:
+                raise psycopg.OperationalError("the connection is closed")
+            with _watching(connection, self.changed), suppress(TimeoutError):
+                retry = RETRY_SECONDS if self.wanted != self.registered else None
+                await asyncio.wait_for(self.changed.wait(), retry)
+
+    @property
+    def wanted(self) -> bool:
+        """Tell whether writers should ring: somebody is idle, and nobody busy who will look anyway."""
+        states = self.states.values()
+        return IDLE in states and BUSY not in states
+
+    async def _register(self, connection: Connection, wanted: bool) -> None:
+        function = "pg_try_advisory_lock" if wanted else "pg_advisory_unlock"
+        cursor = await connection.execute(self.database.render(f"select {function}({_LOCK})").encode())
+        row = await cursor.fetchone()
+        if not wanted:
+            self.registered = False
+        elif row and row[0]:
+            self.registered = True
+            self.ring()  # look once more: a writer may have committed before the lock was there
+
+
+class _watching:
+    """Read notifications as they arrive, while no statement runs on the connection."""
+
+    def __init__(self, connection: Connection, changed: asyncio.Event) -> None:
+        self.connection = connection
+        self.changed = changed
+        self.loop = asyncio.get_running_loop()
+
+    def __enter__(self) -> None:
+        self.file = self.connection.pgconn.socket
+        self.loop.add_reader(self.file, self._read)
+        self._read()  # what a statement left in the buffer
+
+    def __exit__(self, *_: object) -> None:
+        self.loop.remove_reader(self.file)
+
+    def _read(self) -> None:
+        pgconn = self.connection.pgconn
+        try:
+            pgconn.consume_input()
+            while notice := pgconn.notifies():
+                if pgconn.notify_handler:
+                    pgconn.notify_handler(notice)
+        except psycopg.Error:
+            self.loop.remove_reader(self.file)
+            self.connection.pgconn.finish()
+            self.changed.set()

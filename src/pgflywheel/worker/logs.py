@@ -1,0 +1,53 @@
+"""Structured logs on stderr: key=value for people, JSON lines for programs."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from datetime import UTC, datetime
+from typing import Any
+
+_OWN = set(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+
+def set_up(log_format: str = "text", level: int = logging.INFO) -> None:
+    """Send this package's log to stderr."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonLines() if log_format == "json" else KeyValue())
+    ours = logging.getLogger("pgflywheel")
+    ours.handlers, ours.propagate = [handler], False
+    ours.setLevel(level)
+
+
+def fields(record: logging.LogRecord) -> dict[str, Any]:
+    """Return what ``extra`` added to a record."""
+    return {name: value for name, value in vars(record).items() if name not in _OWN}
+
+
+class KeyValue(logging.Formatter):
+    """2026-01-31T12:00:00.000Z info message key=value."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        said = [f"{name}={_shown(value)}" for name, value in fields(record).items()]
+        line = " ".join([_time(record), record.levelname.lower(), record.getMessage(), *said])
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object a line: time, level, message, and the fields."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {"time": _time(record), "level": record.levelname.lower(), "message": record.getMessage()}
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line | fields(record), default=str)
+
+
+def _time(record: logging.LogRecord) -> str:
+    return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _shown(value: object) -> str:
+    text = str(value)
+    return json.dumps(text) if not text or any(c.isspace() or c in '"=' for c in text) else text

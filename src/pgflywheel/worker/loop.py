@@ -1,0 +1,172 @@
+"""The worker: lanes in front, heartbeat, doorbell and maintenance behind them.
+
+starting ──schema is right──> running ──SIGTERM, or idle with until_idle──> draining ──in hand is done──> left
+                                 └── lease over ──> running under a new id      └──grace over──> left
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import Coroutine
+from contextlib import suppress
+from time import monotonic, time
+from typing import Any
+
+from pgflywheel.db import queue
+from pgflywheel.db.connect import open_database
+from pgflywheel.db.version import require_current
+from pgflywheel.errors import FlywheelError
+from pgflywheel.worker.buffer import Buffer
+from pgflywheel.worker.bulk import Bulk
+from pgflywheel.worker.health import Pages, serving
+from pgflywheel.worker.judge import Judge
+from pgflywheel.worker.lane import Lane
+from pgflywheel.worker.listen import Doorbell
+from pgflywheel.worker.maintenance import Maintenance
+from pgflywheel.worker.site import Options, Site
+
+log = logging.getLogger(__name__)
+MAX_CONNECTIONS = 4  # and one that listens
+IDLE_LOOK_SECONDS = 0.1
+DOUBT_BEAT_SECONDS = 1.5
+
+
+async def run_worker(dsn: str, schema: str, options: Options) -> None:
+    """Run one worker until it is stopped, or idle where the options say so."""
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # where an operator's checks are looked for last, as in the pool's processes
+    async with open_database(dsn, schema, max_connections=MAX_CONNECTIONS, application_name="pgflywheel worker") as db:
+        await require_current(db)
+        worker = Worker(Site.of(db, options), dsn)
+        with suppress(NotImplementedError):
+            for number in (signal.SIGTERM, signal.SIGINT):
+                asyncio.get_running_loop().add_signal_handler(number, worker.stop)
+        await worker.run()
+
+
+class Worker:
+    """Own every task of one worker."""
+
+    def __init__(self, site: Site, dsn: str) -> None:
+        self.site = site
+        self.wakes = {name: asyncio.Event() for name in site.options.lanes}
+        self.bell = Doorbell(dsn, site.database, self.wakes)
+        self.buffer = Buffer(site)
+        self.lanes = [self._lane(name) for name in site.options.lanes]
+
+    def _lane(self, name: str) -> Lane:
+        wake = self.wakes[name]
+        work = Bulk(self.site, wake.set) if name == "bulk" else Judge(self.site, wake.set, self.buffer)
+        return Lane(name, self.site, self.bell, wake, work)
+
+    def stop(self) -> None:
+        """Claim nothing more, finish what is in hand, and leave."""
+        if not self.site.stopping.is_set():
+            log.info("stopping", extra={"in_hand": len(self.site.in_hand)})
+        self.site.stopping.set()
+        self.bell.ring()
+
+    async def run(self) -> None:
+        """Run until stopped."""
+        await self.site.lease.held()
+        log.info(
+            "started", extra={"worker": str(self.site.lease.worker_id), "lanes": ",".join(self.site.options.lanes)}
+        )
+        pages = Pages(self.site.metrics.text, self.health)
+        try:
+            async with serving(pages, self.site.options.metrics_port), asyncio.TaskGroup() as group:
+                behind = [group.create_task(work) for work in self._behind()]
+                await self._in_front()
+                for task in behind:
+                    task.cancel()
+        finally:
+            await self._leave()
+
+    def _behind(self) -> list[Coroutine[Any, Any, None]]:
+        work = [self.bell.run(), self._beat(), Maintenance(self.site).run()]
+        return [*work, self._stop_when_idle()] if self.site.options.until_idle else work
+
+    async def _in_front(self) -> None:
+        """Run the lanes to their end, then write what is buffered; both only as long as the grace period."""
+        writing = asyncio.create_task(self.buffer.run())
+        lanes = [asyncio.create_task(lane.run()) for lane in self.lanes]
+        stopping = asyncio.create_task(self.site.stopping.wait())
+        await asyncio.wait([stopping, writing, *lanes], return_when=asyncio.FIRST_COMPLETED)
+        self.stop()
+        ends = monotonic() + self.site.options.grace_seconds
+        try:
+            await _end(lanes, ends)
+            self.buffer.close()
+            await _end([writing], ends)
+        finally:
+            for task in (stopping, writing, *lanes):
+                task.cancel()
+            await asyncio.gather(stopping, writing, *lanes, return_exceptions=True)
+
+    async def _leave(self) -> None:
+        await self.site.pool.close()
+        try:
+            await self.site.lease.leave()
+        except FlywheelError as error:
+            log.warning("could not sign off; the lease ends by itself", extra={"error": error.message})
+
+    async def _beat(self) -> None:
+        """Renew the lease; after an error look for strays, too."""
+        site = self.site
+        while True:
+            site.lease.listening = self.bell.listening
+            try:
+                await site.lease.renew(len(site.in_hand))
+                site.metrics.last_heartbeat.set(time())
+                if site.doubtful:
+                    await self._give_back_strays()
+            except FlywheelError as error:
+                site.doubt("heartbeat", error)
+            await self._until_beat()
+
+    async def _until_beat(self) -> None:
+        """Wait a third of the lease; less in doubt, or when listening changed."""
+        due = monotonic() + self.site.lease.seconds / 3
+        while monotonic() < due and self.site.lease.listening == self.bell.listening:
+            await asyncio.sleep(min(DOUBT_BEAT_SECONDS, max(0.01, due - monotonic())))
+            if self.site.doubtful:
+                return
+
+    async def _give_back_strays(self) -> None:
+        site = self.site
+        given = await queue.give_back_strays(site.database, site.lease.worker_id, site.in_hand)
+        if given:
+            log.info("gave back stray jobs", extra={"jobs": given})
+
+    async def _stop_when_idle(self) -> None:
+        while not self.site.stopping.is_set():
+            await asyncio.sleep(IDLE_LOOK_SECONDS)
+            with suppress(FlywheelError):
+                if not self.site.in_hand and await queue.is_idle(self.site.database, self.site.options.lanes):
+                    self.stop()
+
+    def health(self) -> dict[str, object]:
+        """Return what /health says."""
+        lease = self.site.lease
+        return {
+            "healthy": lease.entered and not lease.over,
+            "worker": str(lease.worker_id),
+            "name": lease.name,
+            "listening": self.bell.listening,
+            "in_hand": len(self.site.in_hand),
+            "stopping": self.site.stopping.is_set(),
+            "lease_seconds_left": round(max(0.0, lease.ends - monotonic()), 1),
+        }
+
+
+async def _end(tasks: list[asyncio.Task[None]], ends: float) -> None:
+    """Wait for tasks until then; raise what one raised."""
+    done, late = await asyncio.wait(tasks, timeout=max(0.0, ends - monotonic()))
+    if late:
+        log.warning("the grace period is over; what is in hand is given back")
+    for task in done:
+        task.result()

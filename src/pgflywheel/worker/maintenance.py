@@ -1,0 +1,95 @@
+"""Maintenance: done by whichever worker gets a lock, so that nobody needs a scheduler.
+
+The lock is one of a transaction, which works behind a transaction pooler, too. A chore that fails is logged and
+tried again at its next turn; it never ends the worker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass, field
+from time import monotonic
+
+from pgflywheel.errors import FlywheelError
+from pgflywheel.worker.site import Site
+
+log = logging.getLogger(__name__)
+TICK_SECONDS = 1.0
+CHORE_SECONDS = 60
+_LOCK = "select pg_try_advisory_xact_lock((select 'flywheel'::regnamespace::oid::integer), 3)"
+_LIMIT = f"select set_config('statement_timeout', '{CHORE_SECONDS}s', true)"
+HOT_TABLES = ("_ready", "_running", "_later", "_workers")
+
+
+@dataclass
+class Chore:
+    """A statement to run every so many seconds."""
+
+    name: str
+    statement: str
+    seconds: float
+    done_at: float = float("-inf")
+
+    @property
+    def due(self) -> bool:
+        return monotonic() - self.done_at >= self.seconds
+
+
+def chores(lease_seconds: float) -> list[Chore]:
+    """Return what is to be done, the urgent first."""
+    return [
+        Chore("promote", "select flywheel._promote_later()", TICK_SECONDS),
+        Chore("reap", "select flywheel._reap()", min(lease_seconds / 3, 10)),
+        Chore("partitions", "select flywheel._maintain_partitions()", 60),
+        Chore("reconcile", "select flywheel._reconcile_recent()", 60),
+    ]
+
+
+@dataclass
+class Maintenance:
+    """Do the chores while this worker has the lock."""
+
+    site: Site
+    chores: list[Chore] = field(default_factory=list)
+    vacuum: Chore = field(default_factory=lambda: Chore("vacuum", "", 30, monotonic()))
+
+    def __post_init__(self) -> None:
+        self.chores = self.chores or chores(self.site.lease.seconds)
+
+    async def run(self) -> None:
+        """Do the chores until cancelled."""
+        while True:
+            for chore in self.chores:
+                if chore.due:
+                    await self._safely(chore)
+            if self.vacuum.due:
+                await self._vacuum()
+            await asyncio.sleep(TICK_SECONDS)
+
+    async def _safely(self, chore: Chore) -> None:
+        try:
+            await self._do(chore)
+        except FlywheelError as error:
+            self.site.doubt(chore.name, error)
+            chore.done_at = monotonic()
+
+    async def _do(self, chore: Chore) -> None:
+        """Do one chore, unless another worker is at it."""
+        async with self.site.database.transaction() as db:
+            if not await db.value(_LOCK):
+                return
+            await db.value(_LIMIT)
+            touched = await db.value(chore.statement)
+        chore.done_at = monotonic()
+        if touched:
+            log.info("maintenance", extra={"chore": chore.name, "touched": touched})
+
+    async def _vacuum(self) -> None:
+        """Keep the queue's tables small; autovacuum comes once a minute at most."""
+        self.vacuum.done_at = monotonic()
+        try:
+            for table in HOT_TABLES:
+                await self.site.database.execute(f"vacuum (skip_locked, truncate off) flywheel.{table}")
+        except FlywheelError as error:
+            self.site.doubt("vacuum", error)

@@ -1,0 +1,84 @@
+"""What all parts of one worker share."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from time import monotonic
+from uuid import UUID
+
+from pgflywheel.db.connect import Database
+from pgflywheel.errors import FlywheelError
+from pgflywheel.worker.lease import Lease
+from pgflywheel.worker.metrics import Metrics
+from pgflywheel.worker.pool import Pool
+from pgflywheel.worker.versions import Versions
+
+log = logging.getLogger(__name__)
+DOUBT_SECONDS = 7.0  # strays are looked for until any claim still on its way is old enough
+
+
+def default_name() -> str:
+    """Return host:pid."""
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a worker runs; the defaults suit production."""
+
+    lanes: tuple[str, ...] = ("bulk", "judge")
+    concurrency: int = 16
+    until_idle: bool = False
+    metrics_port: int | None = None
+    name: str = field(default_factory=default_name)
+    lease_seconds: float = 30.0
+    poll_seconds: float = 1.0
+    grace_seconds: float = 30.0
+    batch_seconds: float = 30.0
+    span_seconds: float = 5.0
+
+
+@dataclass
+class Site:
+    """The database, the lease, the caches and counters of one worker, and the wish to stop."""
+
+    database: Database
+    options: Options
+    lease: Lease
+    versions: Versions
+    metrics: Metrics
+    pool: Pool = field(default_factory=Pool)
+    in_hand: set[UUID] = field(default_factory=set)
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+
+    doubted_at: float = float("-inf")
+
+    @property
+    def doubtful(self) -> bool:
+        """Tell whether the database may hold jobs for this worker that it does not know of."""
+        return monotonic() - self.doubted_at < DOUBT_SECONDS
+
+    def doubt(self, part: str, error: FlywheelError | None) -> None:
+        """Log an error the worker goes on after, and look for strays for a while."""
+        self.doubted_at = monotonic()
+        self.metrics.errors.labels(part).inc()
+        if error:
+            log.warning("%s failed; going on", part, extra={"error": error.message, "detail": error.detail})
+
+    def put_down(self, fences: Iterable[UUID]) -> None:
+        """Forget jobs that ended or were left."""
+        self.in_hand.difference_update(fences)
+
+    @classmethod
+    def of(cls, database: Database, options: Options) -> Site:
+        """Make what a worker needs around a database."""
+        lease = Lease(database, options.name, options.lanes, options.lease_seconds)
+        site = cls(database, options, lease, Versions(database), Metrics())
+        site.metrics.in_hand.set_function(lambda: len(site.in_hand))
+        site.metrics.listening.set_function(lambda: lease.listening)
+        return site
