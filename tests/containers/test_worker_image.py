@@ -11,8 +11,10 @@ from tests.containers.stack import Stack
 
 pytestmark = [pytest.mark.container, pytest.mark.xdist_group("containers")]
 
-SHORT = {"kind": "sql", "target": "output", "expression": "length(span.output) < 20", "lane": "bulk"}
-NOT_EMPTY = {"kind": "python", "target": "output", "callable": "pgflywheel.checks.text:not_empty", "lane": "bulk"}
+IS_JSON = "pgflywheel.checks.structured:is_json"
+IN_SQL = {"kind": "sql", "target": "output", "expression": "length(span.output) < 20", "lane": "bulk"}
+IN_PYTHON = {"kind": "python", "target": "output", "callable": IS_JSON, "lane": "bulk"}
+IN_SERVER = {"kind": "sql", "target": "output", "function": "flywheel.check_json_in_python", "lane": "bulk"}
 
 
 def activate(stack: Stack, name: str, definition: dict[str, str]) -> None:
@@ -58,18 +60,34 @@ def test_the_worker_does_not_run_as_root(stack: Stack) -> None:
     assert (code, owner.strip()) == (0, "flywheel")
 
 
-@pytest.mark.parametrize(("name", "definition"), [("short", SHORT), ("not_empty", NOT_EMPTY)])
-def test_the_worker_scores_what_is_inserted(stack: Stack, name: str, definition: dict[str, str]) -> None:
-    activate(stack, name, definition)
-    good, bad = insert_span(stack, "a short answer"), insert_span(stack, " " * 40)
-    wait_until("both are scored", lambda: None not in (verdict(stack, good, name), verdict(stack, bad, name)))
-    assert (verdict(stack, good, name), verdict(stack, bad, name)) == (True, False), logs(stack.container("worker"))
+def assert_scored(stack: Stack, name: str, good: str, bad: str) -> None:
+    """Insert both, wait for both scores, and tell whether the validator told them apart."""
+    spans = [insert_span(stack, good), insert_span(stack, bad)]
+    wait_until("both are scored", lambda: None not in [verdict(stack, span, name) for span in spans])
+    assert [verdict(stack, span, name) for span in spans] == [True, False]
+
+
+def test_sql_checks_run_on_what_is_inserted(stack: Stack) -> None:
+    activate(stack, "short", IN_SQL)
+    assert_scored(stack, "short", "a short answer", "an answer that goes on and on")
+
+
+def test_python_checks_run_in_the_worker(stack: Stack) -> None:
+    activate(stack, "json_in_python", IN_PYTHON)
+    assert_scored(stack, "json_in_python", '{"a": 1}', "{'a': 1}")
+
+
+def test_a_python_check_runs_inside_the_server(stack: Stack) -> None:
+    activate(stack, "json_in_python", IN_PYTHON)
+    assert "flywheel.check_json_in_python" in cli(stack, "validators", "install-plpython", "json_in_python")
+    activate(stack, "json_in_server", IN_SERVER)
+    assert_scored(stack, "json_in_server", '{"a": 1}', "{'a': 1}")
 
 
 def test_a_stopped_worker_leaves_cleanly_and_its_successor_goes_on(stack: Stack) -> None:
     worker = stack.container("worker")
     wait_until_healthy(worker)
-    activate(stack, "short_after_restart", SHORT)
+    activate(stack, "short_after_restart", IN_SQL)
     worker.stop(timeout=60)
     worker.reload()
     assert worker.attrs["State"]["ExitCode"] == 0, logs(worker)
