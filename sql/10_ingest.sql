@@ -57,9 +57,10 @@ comment on function flywheel._day_start is 'Internal: first instant of a UTC day
 
 -- _make_partition: rows that already fell into the default partition move into the new one.
 -- The new table is filled before it is attached, so no trigger sees the move.
+-- Bounds go through text: in another DateStyle the name of a time zone may be read back as another one (IST).
 create or replace function flywheel._make_partition(relation text, day date) returns void
 language plpgsql volatile security definer
-set search_path = ''
+set search_path = '' set timezone = 'UTC' set datestyle = 'ISO'
 as $function$
 declare
   part text := flywheel._partition_name(_make_partition.relation, _make_partition.day);
@@ -87,7 +88,16 @@ end
 $function$;
 comment on function flywheel._make_partition is 'Internal: make the partition of one day unless it is there.';
 
+-- _relations: what is cut into days, in the order in which writers lock: a span, its scores, the run.
+create or replace function flywheel._relations() returns text[]
+language sql immutable security invoker parallel safe
+begin atomic
+  select array['spans', 'scores', 'run_log'];
+end;
+comment on function flywheel._relations is 'Internal: the tables with daily partitions, in the order in which everybody locks them.';
+
 -- ensure_partitions: call it before loading old spans, so that they do not land in the default partition.
+-- All days of spans come first: a writer holds spans while it waits for scores, never the other way round.
 create or replace function flywheel.ensure_partitions(first_day date, last_day date) returns integer
 language plpgsql volatile security definer
 set search_path = ''
@@ -103,10 +113,10 @@ begin
   end if;
   for missing in
     select parent.relation, first_day + offset_days as day
-      from unnest(array['spans', 'scores', 'run_log']) as parent(relation)
+      from unnest(flywheel._relations()) with ordinality as parent(relation, place)
      cross join generate_series(0, last_day - first_day) as offset_days
      where to_regclass(format('flywheel.%I', flywheel._partition_name(parent.relation, first_day + offset_days))) is null
-     order by 2, 1
+     order by parent.place, 2
   loop
     perform flywheel._make_partition(missing.relation, missing.day);
     made := made + 1;
@@ -145,7 +155,7 @@ begin
     select parts.relation, parts.partition, parts.day
       from flywheel._partitions as parts
      where flywheel._day_start(parts.day + 1) <= purge.before
-     order by parts.day, parts.relation
+     order by array_position(flywheel._relations(), parts.relation), parts.day   -- the order in which writers lock
   loop
     execute format('drop table flywheel.%I', old.partition);
     relation := old.relation;
@@ -157,6 +167,7 @@ begin
   delete from flywheel.scores_default where started_at < purge.before;
   delete from flywheel.run_log_default where started_at < purge.before;
   delete from flywheel.feedback where created_at < purge.before;
+  delete from flywheel._faults where occurred_at < purge.before;
 end
 $function$;
 comment on function flywheel.purge is
@@ -174,12 +185,16 @@ begin
       detail = 'Scores and jobs refer to a span by both.',
       hint = 'Delete the span and insert it again.';
   end if;
-  new.revision := old.revision
-    + ((new.input, new.output, new.documents) is distinct from (old.input, old.output, old.documents))::integer;
+  new.revision := old.revision;
+  if (new.input, new.output, new.documents) is distinct from (old.input, old.output, old.documents) then
+    new.revision := old.revision + 1;
+    new.ingested_at := now();                   -- who judges it is decided by when its text came
+  end if;
   return new;
 end
 $function$;
 comment on function flywheel._next_revision is 'Internal: count a new revision when input, output or documents change.';
+comment on column flywheel.spans.ingested_at is 'When the row arrived here; of a later revision, when that did.';
 
 create or replace trigger next_revision before update on flywheel.spans
   for each row execute function flywheel._next_revision();
