@@ -14,7 +14,7 @@ from pgflywheel.cli.times import TIME
 
 if TYPE_CHECKING:
     from pgflywheel.db.connect import Database
-    from pgflywheel.db.jobs import BackfillRange, BackfillStep
+    from pgflywheel.db.jobs import BackfillStep
 
 STEP_SPANS = 10_000
 
@@ -45,29 +45,24 @@ def backfill(
         text = f"{plan.to_judge:,} spans would be judged; {plan.already_scored:,} of {plan.eligible:,} have a score."
         echo(plan, as_json, text)
         return
-    began, step = run_call(_backfill, dsn, schema, validator, since, until)
+    step = run_call(_backfill, dsn, schema, validator, since, until)
     text = f"{step.queued:,} spans are queued for {validator}; {step.skipped:,} had a score already."
-    echo({**asdict(began), **asdict(step)}, as_json, text)
+    echo({"validator": validator, "since": since, "until": until, **asdict(step)}, as_json, text)
     if step.queued:
         note("Workers judge them after live spans: pgflywheel queue status.")
 
 
-async def _backfill(
-    database: Database, validator: str, since: datetime, until: datetime
-) -> tuple[BackfillRange, BackfillStep]:
+async def _backfill(database: Database, validator: str, since: datetime, until: datetime) -> BackfillStep:
     from pgflywheel.cli.progress import progress_bar
     from pgflywheel.db import jobs
 
-    began = await jobs.start_backfill(database, validator, since, until)
-    note(f"To go on after an interruption: {_command(validator, began)}")
-    total = (began.until - began.since).total_seconds()
+    backfill_id = await jobs.start_backfill(database, validator, since, until)
+    times = f"--since {since.isoformat()} --until {until.isoformat()}"
+    note(f"To go on after an interruption: pgflywheel backfill {validator} {times}")
+    total = (until - since).total_seconds()
     with progress_bar(f"backfill {validator}", total) as update:
         while True:
-            step = await jobs.advance_backfill(database, began.backfill_id, STEP_SPANS)
-            update((step.cursor - began.since).total_seconds(), f"{step.queued:,} queued, {step.skipped:,} skipped")
+            step = await jobs.advance_backfill(database, backfill_id, STEP_SPANS)
+            update((step.cursor - since).total_seconds(), f"{step.queued:,} queued, {step.skipped:,} skipped")
             if step.done:
-                return began, step
-
-
-def _command(validator: str, began: BackfillRange) -> str:
-    return f"pgflywheel backfill {validator} --since {began.since.isoformat()} --until {began.until.isoformat()}"
+                return step

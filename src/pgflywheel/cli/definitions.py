@@ -88,7 +88,7 @@ async def ask(
     if definitions is None:
         definition = (await calls.definition(database, name, version)).definition
     else:
-        definition = await calls.with_defaults(database, _entry(definitions, name))
+        definition = await calls.as_stored(database, name, _entry(definitions, name))
     if definition.get("kind") == "python":
         return await _ask_python(database, definition, question)
     if question.span_id is not None:
@@ -120,7 +120,7 @@ async def file_pairs(database: Database, definitions: Named) -> list[dict[str, A
             before, label = stored.definition, f"version {stored.version}"
         except ValidatorNotFound:
             before, label = {}, "not stored"
-        after = await calls.with_defaults(database, given)
+        after = await calls.as_stored(database, name, given)
         pairs.append({"validator": name, "from": label, "to": "file", "before": before, "after": after})
     return pairs
 

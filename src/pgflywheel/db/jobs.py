@@ -51,18 +51,6 @@ class BackfillPlan:
 
 
 @dataclass(frozen=True, slots=True)
-class BackfillRange:
-    """A backfill as it was begun, perhaps by a command that was interrupted."""
-
-    backfill_id: UUID
-    since: datetime
-    until: datetime
-    cursor_started_at: datetime
-    queued: int
-    skipped: int
-
-
-@dataclass(frozen=True, slots=True)
 class BackfillStep:
     """How far a backfill has come; the counts are totals."""
 
@@ -108,15 +96,10 @@ async def plan_backfill(database: Database, name: str, since: datetime, until: d
     return plan
 
 
-async def start_backfill(database: Database, name: str, since: datetime, until: datetime) -> BackfillRange:
-    """Begin a backfill, or find the unfinished one it goes on with."""
-    backfill_id = await database.value("select flywheel.start_backfill(%s, %s, %s)", [name, since, until])
-    columns = ", ".join(BackfillRange.__dataclass_fields__)
-    found = await database.row(
-        BackfillRange, f"select {columns} from flywheel._backfills where backfill_id = %s", [backfill_id]
-    )
-    assert found is not None  # it was made or found one statement ago
-    return found
+async def start_backfill(database: Database, name: str, since: datetime, until: datetime) -> UUID:
+    """Begin a backfill, or find the unfinished one it goes on with; return its id."""
+    backfill_id: UUID = await database.value("select flywheel.start_backfill(%s, %s, %s)", [name, since, until])
+    return backfill_id
 
 
 async def advance_backfill(database: Database, backfill_id: UUID, max_spans: int) -> BackfillStep:

@@ -52,6 +52,18 @@ select span_id, parent_span_id, trace_id, project, environment, release, session
          (select by_id.trace_id from flywheel.spans as by_id where by_id.span_id = %(id)s limit 1), %(id)s)
  order by started_at, span_id
 """
+_PURGEABLE = """
+select parts.* from (
+  select parent.relname::text as relation, child.relname::text as partition,
+         to_date(right(child.relname, 8), 'YYYYMMDD') as day
+    from pg_inherits as link
+    join pg_class as parent on parent.oid = link.inhparent
+    join pg_class as child on child.oid = link.inhrelid
+   where parent.relnamespace = to_regnamespace('flywheel') and parent.relkind = 'p'
+     and child.relname ~ '_[0-9]{8}$') as parts
+ where (parts.day + 1)::timestamp at time zone 'UTC' <= %s
+ order by parts.day, parts.relation
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,10 +159,7 @@ async def purgeable(database: Database, before: datetime) -> list[DroppedPartiti
     """Return what purge() would drop."""
     return await database.rows(
         DroppedPartition,
-        """
-        select relation, partition, day from flywheel._partitions
-         where flywheel._day_start(day + 1) <= %s order by day, relation
-        """,
+        _PURGEABLE,
         [before],
     )
 

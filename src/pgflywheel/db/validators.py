@@ -136,11 +136,19 @@ async def definition(database: Database, name: str, version: int | None = None) 
     return found
 
 
-async def with_defaults(database: Database, given: Definition) -> Definition:
-    """Return a definition as it would be stored."""
-    query = "select flywheel._definition_defaults() || jsonb_strip_nulls(%s::jsonb)"
-    whole: Definition = await database.value(query, [json.dumps(given, default=str)])
-    return whole
+class _Undo(Exception):
+    """Ends a transaction that is not to be kept."""
+
+
+async def as_stored(database: Database, name: str, given: Definition) -> Definition:
+    """Return a definition as it would be stored, with defaults filled in; raises InvalidDefinition."""
+    try:
+        async with database.transaction() as session:
+            defined = await define(session, name, given)
+            stored = await definition(session, name, defined.version)
+            raise _Undo
+    except _Undo:
+        return stored.definition
 
 
 async def try_on_span(database: Database, tried: Definition, span_id: UUID) -> Trial:

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from pgflywheel import __version__, assets
 from pgflywheel.db.connect import Database
-from pgflywheel.errors import SchemaBehind, SchemaMissing, SchemaNewer
+from pgflywheel.errors import DatabaseError, SchemaBehind, SchemaMissing, SchemaNewer
 
+_NOT_PERMITTED = "42501"
 INSTALLED = """
 select (select version_num from flywheel.alembic_version) as revision,
        (select value #>> '{}' from flywheel.settings where name = 'sql_hash') as sql_hash,
@@ -26,7 +27,12 @@ class Installed:
 
 async def require_current(database: Database) -> None:
     """Raise SchemaMissing, SchemaBehind or SchemaNewer unless the install is of this package's version."""
-    installed = await database.row(Installed, INSTALLED)
+    try:
+        installed = await database.row(Installed, INSTALLED)
+    except DatabaseError as error:
+        if getattr(error.__cause__, "sqlstate", None) == _NOT_PERMITTED:
+            return  # an analyst or writer may not read it, and gets a clear error from what is missing
+        raise
     check_versions(installed or Installed(None, None, None), database.schema)
 
 
