@@ -92,6 +92,10 @@ as $function$
       'kind sql needs either expression or function'
     when definition ->> 'kind' = 'sql' and definition ->> 'lane' = 'judge' then
       'a sql check runs in lane inline or bulk, not judge'
+    when definition ->> 'kind' = 'sql' and definition ? 'callable' then
+      format('callable is for kind python, and here it is %s', definition -> 'callable')
+    when definition ->> 'kind' = 'python' and definition ?| array['expression', 'function'] then
+      format('%s is for kind sql', case when definition ? 'expression' then 'expression' else 'function' end)
     when definition ->> 'kind' = 'python' and not coalesce(definition ->> 'callable' ~ '^[\w.]+:\w+$', false) then
       format('callable is %s, not module:function', coalesce(definition ->> 'callable', 'missing'))
     when definition ->> 'kind' = 'python' and definition ->> 'lane' = 'inline' then
@@ -236,27 +240,91 @@ end
 $function$;
 comment on function flywheel._check_type is 'Internal: what a sql check returns: boolean, verdict or the name of another type.';
 
--- _require_runnable: a sql check must parse and give a boolean or a verdict before it is stored.
-create or replace function flywheel._require_runnable(name text, definition jsonb) returns void
+-- _known_type: for code generated later. What a check calls or reads may be gone by then: asking it raises, and that is isolated.
+create or replace function flywheel._known_type(definition jsonb) returns text
 language plpgsql stable security invoker
+set search_path = ''
+as $function$
+begin
+  return case flywheel._check_type(definition) when 'verdict' then 'verdict' else 'boolean' end;
+exception when others then
+  return 'boolean';
+end
+$function$;
+comment on function flywheel._known_type is 'Internal: boolean or verdict, whatever became of the check since it was defined.';
+
+create or replace function flywheel._raise_missing(function text) returns boolean
+language plpgsql volatile security invoker
+set search_path = ''
+as $function$
+begin
+  raise exception using errcode = 'undefined_function', message = format('function %s is gone', function),
+    hint = 'Create it again, or pause the validator.';
+end
+$function$;
+comment on function flywheel._raise_missing is 'Internal: stands in generated code for a check''s function that was dropped.';
+
+-- _question_sql: _check_sql for generated code, which must compile whatever was dropped.
+create or replace function flywheel._question_sql(definition jsonb) returns text
+language sql stable security invoker
+set search_path = ''
+as $function$
+  select coalesce(flywheel._check_sql(definition), format('flywheel._raise_missing(%L)', definition ->> 'function'))
+$function$;
+comment on function flywheel._question_sql is 'Internal: the check of a sql validator as an expression over the row span; raises when its function is gone.';
+
+-- _regex_problem: a pattern is compiled only when it meets a text, so it meets one here. Other errors depend on the text.
+create or replace function flywheel._regex_problem(definition jsonb) returns text
+language plpgsql volatile security invoker
+set search_path = ''
+as $function$
+begin
+  execute format(E'select %s, (%s\n) from jsonb_populate_record(null::flywheel.spans, ''{"input": "x", "output": "x"}'') as span',
+    flywheel._check_sql(definition), coalesce(definition ->> 'where', 'true'));
+  return null;
+exception
+  when invalid_regular_expression then
+    return sqlerrm;
+  when others or assert_failure then
+    return null;
+end
+$function$;
+comment on function flywheel._regex_problem is 'Internal: what is wrong with a regular expression in a definition; null = nothing.';
+
+-- _run_problem: a check is parsed as it will run: in an aggregate over the spans of a statement.
+create or replace function flywheel._run_problem(definition jsonb) returns text
+language plpgsql volatile security invoker
 set search_path = ''
 as $function$
 declare
   answer text;
 begin
   if flywheel._check_sql(definition) is null then
-    perform flywheel._reject_definition(name, format('function %s takes neither a flywheel.spans nor a text', definition ->> 'function'),
-      'Create it first, and write it with its schema.');
+    return format('function %s takes neither a flywheel.spans nor a text', definition ->> 'function');
   end if;
-  begin
-    answer := flywheel._check_type(definition);
-  exception when others then
-    perform flywheel._reject_definition(name, sqlerrm,
-      'Write columns as span.output, span.latency_ms ...; functions of other schemas with their schema.');
-  end;
-  if answer not in ('boolean', 'verdict') then
-    perform flywheel._reject_definition(name, format('it gives %s', answer), 'It must give boolean or flywheel.verdict.');
+  execute format('select array_agg(case when %s then %s end) from (select spans.* from flywheel.spans where false) as span',
+    flywheel._eligible_sql('under_test', definition), flywheel._check_sql(definition));
+  answer := flywheel._check_type(definition);
+  return case when answer not in ('boolean', 'verdict') then format('it gives %s, neither boolean nor flywheel.verdict', answer)
+              else flywheel._regex_problem(definition) end;
+exception when others then
+  return sqlerrm;
+end
+$function$;
+comment on function flywheel._run_problem is 'Internal: why the SQL of a definition cannot run; null = it can.';
+
+-- _require_runnable: a sql check must parse and give a boolean or a verdict before it is stored; of a python one, its where.
+create or replace function flywheel._require_runnable(name text, definition jsonb) returns void
+language plpgsql volatile security invoker
+set search_path = ''
+as $function$
+declare
+  problem text := flywheel._run_problem(case definition ->> 'kind' when 'sql' then definition else definition || '{"expression": "true"}' end);
+begin
+  if problem is not null then
+    perform flywheel._reject_definition(name, problem,
+      'Write columns as span.output, span.latency_ms ... and functions with their schema; create a function before the definition that calls it.');
   end if;
 end
 $function$;
-comment on function flywheel._require_runnable is 'Internal: raise WF003 unless a sql check parses and gives a verdict.';
+comment on function flywheel._require_runnable is 'Internal: raise WF003 unless the SQL of a definition parses and gives a verdict.';

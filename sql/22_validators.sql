@@ -19,9 +19,7 @@ begin
   if problem is not null then
     perform flywheel._reject_definition(name, problem, 'See the keys of a definition in docs/reference/validators.md.');
   end if;
-  if whole ->> 'kind' = 'sql' then
-    perform flywheel._require_runnable(name, whole);
-  end if;
+  perform flywheel._require_runnable(name, whole);
   insert into flywheel.validators as known (validator_id, name) values (flywheel.new_id(), define_validator.name)
     on conflict on constraint validator_name_is_unique do update set name = excluded.name  -- locks the row: versions are numbered one by one
     returning known.validator_id into owner_id;
@@ -43,7 +41,7 @@ $function$;
 comment on function flywheel.define_validator is
   'Store a definition as a new draft version of a validator; a definition it already has changes nothing.';
 
--- _find_version: the version meant by a name and an optional number; the newest that is not retired otherwise.
+-- _find_version: the version meant by a name and an optional number; otherwise the newest, a retired one only if all are.
 create or replace function flywheel._find_version(name text, version integer) returns flywheel.validator_versions
 language plpgsql stable security invoker
 set search_path = ''
@@ -55,8 +53,8 @@ begin
     from flywheel.validator_versions as versions
     join flywheel.validators using (validator_id)
    where validators.name = _find_version.name
-     and (versions.version = _find_version.version or (_find_version.version is null and versions.status <> 'retired'))
-   order by versions.version desc
+     and (versions.version = _find_version.version or _find_version.version is null)
+   order by versions.status = 'retired', versions.version desc
    limit 1;
   if found_version.version_id is null then
     raise exception using errcode = 'WF002',
@@ -66,7 +64,7 @@ begin
   return found_version;
 end
 $function$;
-comment on function flywheel._find_version is 'Internal: a version by name and number (null = the newest not retired); raises WF002.';
+comment on function flywheel._find_version is 'Internal: a version by name and number (null = the newest, one not retired if there is one); raises WF002.';
 
 -- _set_status: the one UPDATE behind every act; the trigger on it checks, records and recompiles.
 create or replace function flywheel._set_status(wanted_id uuid, wanted text, reason text, detail text)

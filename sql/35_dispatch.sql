@@ -146,10 +146,10 @@ set search_path = ''
 as $function$
   select dispatched.slot, dispatched.name, dispatched.version_id, dispatched.version,
          dispatched.action = 'block' and not dispatched.shadow,
-         flywheel._check_type(dispatched.definition),
+         flywheel._known_type(dispatched.definition),
          flywheel._filter_sql(dispatched.name, dispatched.definition),
          flywheel._eligible_sql(dispatched.name, dispatched.definition),
-         format('case when %s then %s end', flywheel._eligible_sql(dispatched.name, dispatched.definition), flywheel._check_sql(dispatched.definition))
+         format('case when %s then %s end', flywheel._eligible_sql(dispatched.name, dispatched.definition), flywheel._question_sql(dispatched.definition))
     from flywheel._dispatched as dispatched
    where dispatched.lane = 'inline'
    order by dispatched.slot

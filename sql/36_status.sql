@@ -8,7 +8,9 @@ as $function$
 declare
   validator_name text := (select validators.name from flywheel.validators where validators.validator_id = old.validator_id);
 begin
-  if (new.definition, new.content_hash, new.version, new.validator_id) is distinct from (old.definition, old.content_hash, old.version, old.validator_id) then
+  if (new.version_id, new.validator_id, new.version, new.definition, new.content_hash, new.kind, new.target, new.lane, new.action, new.severity, new.sample)
+     is distinct from
+     (old.version_id, old.validator_id, old.version, old.definition, old.content_hash, old.kind, old.target, old.lane, old.action, old.severity, old.sample) then
     raise exception using errcode = 'WF008', message = format('version %s of validator %s cannot be changed', old.version, validator_name),
       hint = 'Define a new version: select flywheel.define_validator(name, definition).';
   end if;

@@ -35,9 +35,9 @@ as $function$
       end, ', ' order by slot))
     from (
       select row_number() over (order by versions.version_id) as slot, versions.version_id,
-             flywheel._check_type(versions.definition) as answer,
+             flywheel._known_type(versions.definition) as answer,
              flywheel._eligible_sql(validators.name, versions.definition) as eligible,
-             flywheel._check_sql(versions.definition) as question
+             flywheel._question_sql(versions.definition) as question
         from flywheel.validator_versions as versions join flywheel.validators using (validator_id)
        where versions.version_id = any (_bulk_sql.version_ids) and versions.kind = 'sql'
     ) as asked
@@ -186,14 +186,19 @@ begin
     execute format(E'select (answer.verdict).* from (select ($1).*) as span cross join lateral (select %s as verdict offset 0) as answer',
       case answer when 'boolean' then format(E'row(%s, null, null)::flywheel.verdict', flywheel._check_sql(whole)) else flywheel._check_sql(whole) end)
       into said using span;
-  exception when others then
+  exception when others or assert_failure then
     unscored_reason := 'raised';
     detail := sqlerrm;
   end;
-  passed := said.passed;
-  value := said.value;
   critique := said.critique;
-  unscored_reason := coalesce(unscored_reason, case when said.passed is null then 'no_verdict' end);
+  if said.value between 0 and 1 or said.value is null then
+    passed := said.passed;
+    value := said.value;
+    unscored_reason := coalesce(unscored_reason, case when said.passed is null then 'no_verdict' end);
+  else
+    unscored_reason := 'wrong_type';
+    detail := format('value is %s, not in [0, 1]', said.value);
+  end if;
   return next;
 end
 $function$;
