@@ -27,13 +27,17 @@ comment on function flywheel._heartbeat is
   'Enter a worker (first) or renew its lease; returns until when its jobs are its own, null when the lease had run out.';
 
 -- _give_back: jobs of a worker that is gone become ready again. After two claims a job of several versions is cut
--- by version, so that one that kills its worker does not take the others along.
+-- by version, so that one that kills its worker does not take the others along. Rows locked by the transaction of a
+-- worker that was stopped in the middle of it are left for the next time: nobody waits for that worker.
 create or replace function flywheel._give_back(worker_ids uuid[]) returns integer
 language sql volatile security definer
 set search_path = ''
 as $function$
-  with lost as (
-    delete from flywheel._running as running where running.worker_id = any (_give_back.worker_ids) returning running.*
+  with unlocked as materialized (
+    select running.fence from flywheel._running as running where running.worker_id = any (_give_back.worker_ids)
+       for update skip locked
+  ), lost as (
+    delete from flywheel._running as running using unlocked where running.fence = unlocked.fence returning running.*
   ), parts as (
     select lost.*, part.ids
       from lost
@@ -135,3 +139,6 @@ as $function$
     from (select (now() at time zone 'UTC')::date as day) as today
 $function$;
 comment on function flywheel._maintain_partitions is 'Internal: make the partitions of yesterday up to premade_days from now; returns how many were missing.';
+
+-- The first spans may come before the first worker.
+select flywheel._maintain_partitions();

@@ -86,6 +86,10 @@ begin
     state := 'sampled_out'; detail := format('the sample rate is %s', version.sample); return;
   end if;
   select queue.* into state, detail, since from flywheel._queue_state(version.version_id, span.span_id) as queue;
+  if state = 'paused' then                        -- held jobs wait for the validator, so its reason is theirs
+    detail := concat_ws(': ', version.paused_reason, version.paused_detail);
+    since := version.changed_at;
+  end if;
   if state is not null then return; end if;
   if exists (select from flywheel._activations as active where active.version_id = version.version_id
                and span.ingested_at >= active.started_at and (active.ended_at is null or span.ingested_at < active.ended_at)) then
