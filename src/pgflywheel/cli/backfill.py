@@ -30,9 +30,9 @@ STEP_SPANS = 10_000
 def backfill(
     validator: str, since: datetime, until: datetime, dry_run: bool, dsn: str, schema: str, as_json: bool
 ) -> None:
-    """Queue spans of the past for the newest version of VALIDATOR, behind all live work.
+    """Run a validator over spans that are there already.
 
-    Spans that have a score already are skipped. After an interruption the same times go on where it stopped.
+    They are queued for its newest version behind all live work; spans that have a score are skipped. After an interruption the same times go on where it stopped.
 
     \b
     Example:

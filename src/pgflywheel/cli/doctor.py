@@ -67,7 +67,7 @@ Check = Callable[["Database", Report], Awaitable[None]]
 @schema_option
 @json_option
 def doctor(dsn: str, schema: str, as_json: bool) -> None:
-    """Check an install, and say how to mend what is wrong.
+    """Check an install and say how to mend it.
 
     Exit code 1 when something fails, 3 when the database cannot be reached, 4 when the schema is missing or old.
 

@@ -20,7 +20,7 @@ NOUNS = {
     "scores": "Read scores, and why a span has or has none.",
     "why": "Tell for each validator why a span has a score or has none.",
     "queue": "See the queue, its dead jobs, and pause a lane.",
-    "backfill": "Queue spans of the past for the newest version of VALIDATOR, behind all live work.",
+    "backfill": "Run a validator over spans that are there already.",
     "worker": "Run a worker, and see the ones that run.",
     "doctor": "Check an install and say how to mend it.",
     "completion": "Print the shell's completion script.",

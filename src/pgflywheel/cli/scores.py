@@ -106,6 +106,7 @@ def why(span_id: UUID, dsn: str, schema: str, as_json: bool) -> None:
 
     \b
     Example:
+        pgflywheel why 0198f2c4-8a00-7000-8000-000000000001
         pgflywheel scores why 0198f2c4-8a00-7000-8000-000000000001
     """
     from pgflywheel.db import explain

@@ -38,6 +38,12 @@ def stop(data_dir: Path, version: int = 18) -> None:
             server.stop()
 
 
+def psql(version: int = 18) -> Path:
+    """Return the path of the psql that came with the server."""
+    wheel = Path(str(_wheel().__file__)).parent
+    return next(path for path in (wheel / f"pginstall{version}", wheel / "pginstall") if path.exists()) / "bin" / "psql"
+
+
 def _server(data_dir: Path, version: int) -> Any:
     pgserver = _wheel()
     data_dir.mkdir(parents=True, exist_ok=True)

@@ -83,6 +83,20 @@ class Account:
     balanced: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A span that failed, with what was judged and why."""
+
+    validator: str
+    span_id: UUID
+    node: str
+    severity: str
+    description: str | None
+    critique: str | None
+    target: str
+    text: str | None
+
+
 _MEANT = """
    (%(validator)s::text is null or validator = %(validator)s)
    and (%(project)s::text is null or project = %(project)s)
@@ -121,6 +135,27 @@ async def pass_rates(database: Database, meant: ScoreFilter) -> list[PassRate]:
          group by validator, node order by validator, node
     """
     return await database.rows(PassRate, query, _parameters(meant))
+
+
+async def failures(database: Database, meant: ScoreFilter, limit: int) -> list[Failure]:
+    """Return one failing span for each validator, the most severe first."""
+    query = f"""
+        with failed as (
+          select distinct on (validator) span_id, started_at, validator, version, node, severity, critique
+            from flywheel.current_scores where passed = false and {_MEANT}
+           order by validator, started_at desc, span_id)
+        select failed.validator, failed.span_id, failed.node, failed.severity, known.description, failed.critique,
+               case when known.target = 'input' then 'input' else 'output' end as target,
+               left(case when known.target = 'input' then span.input else span.output end, 2000) as text
+          from failed
+          join flywheel.validator_status as known
+            on (known.validator, known.version) = (failed.validator, failed.version)
+          join flywheel.spans as span on (span.span_id, span.started_at) = (failed.span_id, failed.started_at)
+         order by array_position(array['critical', 'high', 'medium', 'low', 'info'], failed.severity),
+                  failed.critique is null, failed.validator
+         limit %(limit)s
+    """
+    return await database.rows(Failure, query, {**_parameters(meant), "limit": limit})
 
 
 async def accounts(database: Database) -> list[Account]:

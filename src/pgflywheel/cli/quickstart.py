@@ -1,0 +1,201 @@
+"""pgflywheel quickstart: from nothing to judged traces with one command."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pgflywheel import assets, settings
+from pgflywheel.cli.options import json_option, run, schema_option
+from pgflywheel.cli.text import clean, echo_table, note, one_line, to_json
+
+if TYPE_CHECKING:
+    from pgflywheel.db.connect import Database
+    from pgflywheel.db.explain import Failure, PassRate
+
+LOOK_SECONDS = 0.1
+FAILURES_SHOWN = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What quickstart did and found; ``changed`` is False when everything was there already."""
+
+    dsn: str
+    schema: str
+    changed: bool
+    spans_loaded: int
+    spans_already_there: int
+    validators_activated: int
+    pass_rates: list[PassRate]
+    failures: list[Failure]
+
+
+@click.command("quickstart")
+@click.option("--dsn", metavar="DSN", help="Use this server instead of an embedded one.")
+@click.option(
+    "--data-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of the embedded server; else PGFLYWHEEL_DATA_DIR, else your data directory.",
+)
+@click.option("--stop", is_flag=True, help="Stop the embedded server; its data stays.")
+@schema_option
+@json_option
+def quickstart(dsn: str | None, data_dir: Path | None, stop: bool, schema: str, as_json: bool) -> None:
+    """Start a Postgres of your own with sample traces, validators and scores.
+
+    Running it again changes nothing.
+
+    \b
+    Example:
+        pgflywheel quickstart
+        pgflywheel quickstart --dsn postgresql://app@localhost/app
+    """
+    folder = data_dir or settings.data_dir()
+    if stop:
+        from pgflywheel.db import embedded
+
+        embedded.stop(folder)
+        click.echo(f"The server in {folder} is stopped.")
+        return
+    address = _server(dsn, folder)
+    _install(address, schema)
+    outcome = run(_quickstart(address, schema))
+    if as_json:
+        click.echo(to_json(outcome))
+    else:
+        _print(outcome, embedded=dsn is None)
+
+
+def _server(dsn: str | None, folder: Path) -> str:
+    """Return the DSN of the user's server, or of an embedded one that is started where it does not run."""
+    if dsn is not None:
+        return settings.normalised_dsn(dsn)
+    from pgflywheel.db import embedded
+
+    note(f"Postgres 18 in {folder} ...")
+    return embedded.start(folder)
+
+
+def _install(dsn: str, schema: str) -> None:
+    from pgflywheel.db import schema as install
+
+    change = install.upgrade(dsn, schema)
+    note(f"Schema {schema} " + ("is installed." if change.changed else "was there."))
+
+
+async def _quickstart(dsn: str, schema: str) -> Outcome:
+    from pgflywheel.db import explain, spans
+    from pgflywheel.db.connect import open_database
+    from pgflywheel.importer.sample import sample_rows
+
+    rows = sample_rows(datetime.now(UTC))
+    async with open_database(dsn, schema) as database:
+        activated = await _activate_new(database)  # first, so that the triggers judge and queue the spans
+        loaded = await spans.load(database, rows)
+        note(f"{activated} validators activated, {loaded} spans of {len(rows)} loaded.")
+        await _drain(database, dsn)
+        meant = explain.ScoreFilter(project=rows[0].project)
+        return Outcome(
+            dsn,
+            schema,
+            bool(activated or loaded),
+            loaded,
+            len(rows) - loaded,
+            activated,
+            await explain.pass_rates(database, meant),
+            await explain.failures(database, meant, FAILURES_SHOWN),
+        )
+
+
+async def _activate_new(database: Database) -> int:
+    """Activate the sample's validators, all or none; one that is stored already keeps the status it has."""
+    from pgflywheel.cli.definitions import read
+    from pgflywheel.db import validators
+
+    activated = 0
+    async with database.transaction() as session:
+        for name, definition in read(assets.sample_dir() / "validators.toml", database.schema):
+            defined = await validators.define(session, name, definition)
+            if defined.changed:
+                await validators.activate(session, name, defined.version)
+                activated += 1
+    return activated
+
+
+async def _drain(database: Database, dsn: str) -> None:
+    """Run a worker in this process until nothing waits."""
+    import asyncio  # here, for the sake of --help
+
+    from pgflywheel.cli.progress import progress_bar
+    from pgflywheel.worker.loop import run_worker
+    from pgflywheel.worker.site import Options
+
+    total = await _waiting(database)
+    if total == 0:
+        return
+    working = asyncio.create_task(run_worker(dsn, database.schema, Options(name="quickstart", until_idle=True)))
+    with progress_bar("judging", total) as update:
+        while not working.done():
+            left = await _waiting(database)
+            update(total - left, f"{left:,} spans to go")
+            await asyncio.wait([working], timeout=LOOK_SECONDS)
+    await working
+
+
+async def _waiting(database: Database) -> int:
+    from pgflywheel.db import jobs
+
+    return sum(lane.ready_spans + lane.running_spans for lane in await jobs.status(database))
+
+
+def _print(outcome: Outcome, embedded: bool) -> None:
+    if not outcome.changed:
+        click.echo("Nothing changed: the sample, its validators and their scores were there already.\n")
+    echo_table(
+        ("validator", "node", "judged", "pass rate", "unscored"),
+        [(rate.validator, rate.node, rate.judged, _percent(rate), rate.unscored) for rate in outcome.pass_rates],
+    )
+    for failure in outcome.failures:
+        click.echo(
+            f"\n{failure.validator} failed on span {failure.span_id} ({clean(failure.node)}, {failure.severity})"
+        )
+        click.echo(f"  why: {one_line(failure.critique or failure.description or 'no critique', 160)}")
+        click.echo(f"  {failure.target}: {one_line(failure.text, 160)}")
+    click.echo("\n" + "\n".join(_next_steps(outcome, embedded)))
+
+
+def _percent(rate: PassRate) -> str:
+    return "-" if rate.pass_rate is None else f"{rate.pass_rate:.1%}"
+
+
+def _next_steps(outcome: Outcome, embedded: bool) -> list[str]:
+    address, schema = shlex.quote(outcome.dsn), outcome.schema
+    query = f"select * from {schema}.current_scores where not passed limit 5"
+    option = "" if schema == assets.DEFAULT_SCHEMA else f" --schema {schema}"
+    span: Any = outcome.failures[0].span_id if outcome.failures else "SPAN_ID"
+    steps = [
+        "Look further:",
+        f'  {_psql(embedded)} {address} -c "{query}"',
+        "Go on:",
+        f"  export PGFLYWHEEL_DSN={address}",
+        f"  pgflywheel why {span}{option}",
+        f"  pgflywheel traces import FILE.jsonl --input input --output output{option}",
+        f"  pgflywheel worker run{option}",
+    ]
+    return [*steps, "  pgflywheel quickstart --stop"] if embedded else steps
+
+
+def _psql(embedded: bool) -> str:
+    """Return psql, or the path of the one that came with the embedded server where there is no other."""
+    if embedded and shutil.which("psql") is None:
+        from pgflywheel.db.embedded import psql
+
+        return str(psql())
+    return "psql"
