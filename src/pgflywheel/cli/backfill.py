@@ -32,7 +32,8 @@ def backfill(
 ) -> None:
     """Run a validator over spans that are there already.
 
-    They are queued for its newest version behind all live work; spans that have a score are skipped. After an interruption the same times go on where it stopped.
+    They are queued for its newest version behind all live work; spans that have a score are skipped.
+    After an interruption the same times go on where it stopped.
 
     \b
     Example:

@@ -14,6 +14,7 @@ import click
 from pgflywheel import assets, settings
 from pgflywheel.cli.options import json_option, run, schema_option
 from pgflywheel.cli.text import clean, echo_table, note, one_line, to_json
+from pgflywheel.errors import TooSlow
 
 if TYPE_CHECKING:
     from pgflywheel.db.connect import Database
@@ -124,9 +125,22 @@ async def _activate_new(database: Database) -> int:
         for name, definition in read(assets.sample_dir() / "validators.toml", database.schema):
             defined = await validators.define(session, name, definition)
             if defined.changed:
-                await validators.activate(session, name, defined.version)
+                await _activate(session, name, definition, defined.version)
                 activated += 1
     return activated
+
+
+async def _activate(session: Database, name: str, definition: dict[str, Any], version: int) -> None:
+    """Activate a version; on a machine too busy for it to be inline, a version of it in lane bulk."""
+    from pgflywheel.db import validators
+
+    try:
+        async with session.transaction() as attempt:
+            await validators.activate(attempt, name, version)
+    except TooSlow as error:
+        note(f"{name} runs in lane bulk here: {error.message}")
+        defined = await validators.define(session, name, {**definition, "lane": "bulk"})
+        await validators.activate(session, name, defined.version)
 
 
 async def _drain(database: Database, dsn: str) -> None:
