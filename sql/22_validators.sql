@@ -108,7 +108,7 @@ end
 $function$;
 comment on function flywheel.approve_validator is 'Approve a draft; it may then be activated.';
 
--- activate_validator: one active version a validator; the one before it is retired in the same statement's transaction.
+-- activate_validator: one active version a validator; the trigger on the status retires the one before it.
 create or replace function flywheel.activate_validator(name text, version integer default null)
 returns setof flywheel.version_status
 language plpgsql volatile security definer
@@ -117,10 +117,6 @@ as $function$
 declare
   chosen flywheel.validator_versions := flywheel._find_version(activate_validator.name, activate_validator.version);
 begin
-  perform flywheel._set_status(others.version_id, 'retired', null, null)
-     from flywheel.validator_versions as others
-    where others.validator_id = chosen.validator_id and others.version_id <> chosen.version_id
-      and others.status in ('active', 'paused');
   return query select * from flywheel._set_status(chosen.version_id, 'active', null, null);
 end
 $function$;

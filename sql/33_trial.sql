@@ -35,7 +35,7 @@ begin
   begin
     execute format(E'select %s, (%s\n)::text from (select ($1).*) as span',
       flywheel._check_sql(definition), coalesce(definition ->> 'where', 'true')) using span;
-  exception when others then
+  exception when others or assert_failure then
     null;
   end;
   return extract(epoch from clock_timestamp() - began) * 1000;

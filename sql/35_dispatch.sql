@@ -24,8 +24,34 @@ comment on column flywheel._dispatched.severity is 'How bad a fail is.';
 comment on column flywheel._dispatched.definition is 'The whole definition.';
 comment on column flywheel._dispatched.shadow is 'Whether it runs for show only.';
 
+-- _pause_failing: this runs inside an application's insert, so it never waits: who does not get the locks, or sees
+-- an old state (repeatable read), leaves the pause to the next. A shadow has nothing to wait for and is retired.
+create or replace function flywheel._pause_failing(version_id uuid, reason text, detail text) returns boolean
+language plpgsql volatile security definer
+set search_path = ''
+as $function$
+begin
+  if not pg_try_advisory_xact_lock('flywheel'::regnamespace::oid::integer, 4) then
+    return false;
+  end if;
+  perform from flywheel.validator_versions as versions
+    where versions.version_id = _pause_failing.version_id and versions.status in ('active', 'shadow')
+      for no key update skip locked;
+  if not found then
+    return false;
+  end if;
+  update flywheel.validator_versions as versions
+     set status = case versions.status when 'active' then 'paused' else 'retired' end,
+         paused_reason = _pause_failing.reason, paused_detail = _pause_failing.detail
+   where versions.version_id = _pause_failing.version_id;
+  return true;
+exception when serialization_failure then
+  return false;
+end
+$function$;
+comment on function flywheel._pause_failing is 'Internal: pause a version (retire a shadow) without waiting for anybody; returns whether it did.';
+
 -- _record_fault: count a fault, and pause the version when it has had too many lately. True = it is paused now.
--- Two writers never wait here for each other: who does not get the lock leaves the pause to the next.
 create or replace function flywheel._record_fault(version_id uuid, reason text, detail text, spans integer) returns boolean
 language plpgsql volatile security definer
 set search_path = ''
@@ -40,20 +66,11 @@ begin
      and past.occurred_at > now() - make_interval(secs => flywheel._setting('faults_window_seconds'))
      and past.occurred_at >= (select versions.changed_at from flywheel.validator_versions as versions
                                where versions.version_id = _record_fault.version_id);
-  if (faults < flywheel._setting('faults_before_pause') and _record_fault.reason <> 'slow')  -- slow was measured twice
-     or not pg_try_advisory_xact_lock('flywheel'::regnamespace::oid::integer, 4) then
+  if faults < flywheel._setting('faults_before_pause') and _record_fault.reason <> 'slow' then  -- slow was measured twice
     return false;
   end if;
-  update flywheel.validator_versions as versions
-     set status = 'paused', paused_reason = case when _record_fault.reason = 'slow' then 'slow' else 'errors' end,
-         paused_detail = format('%s faults, the last: %s', faults, left(_record_fault.detail, 500))
-   where versions.version_id = _record_fault.version_id and versions.status = 'active';
-  if found then
-    return true;
-  end if;
-  update flywheel.validator_versions as versions                 -- a shadow that fails has nothing to wait for
-     set status = 'retired' where versions.version_id = _record_fault.version_id and versions.status = 'shadow';
-  return found;
+  return flywheel._pause_failing(_record_fault.version_id, case _record_fault.reason when 'slow' then 'slow' else 'errors' end,
+    format('%s faults, the last: %s', faults, left(_record_fault.detail, 500)));
 end
 $function$;
 comment on function flywheel._record_fault is
@@ -168,7 +185,7 @@ as $function$
     select array_agg(%1$s)%2$s%3$s
       into keys%4$s%5$s
       from %6$s;
-  exception when others then
+  exception when others or assert_failure then
     select array_agg(%1$s)%2$s%7$s
       into keys%4$s%8$s
       from %6$s;%9$s
@@ -184,7 +201,7 @@ as $function$
     string_agg(format($guard$
     begin
       select array_agg(%2$s), array_agg(%3$s) into e%1$s, v%1$s from %4$s;
-    exception when others then
+    exception when others or assert_failure then
       f%1$s := sqlerrm;
     end;$guard$, slot, eligible, verdict, source), '' order by slot))
     from flywheel._inline_parts()
@@ -207,9 +224,13 @@ as $function$
     string_agg(format($probe$
     if f%1$s is null then
       began := pg_catalog.clock_timestamp();
-      for probe in select (%2$s)::text as answer from %3$s limit 100 loop
-        exit when extract(epoch from pg_catalog.clock_timestamp() - began) * 1000 > allowed_ms;
-      end loop;
+      begin
+        for probe in select (%2$s)::text as answer from %3$s limit 100 loop
+          exit when extract(epoch from pg_catalog.clock_timestamp() - began) * 1000 > allowed_ms;
+        end loop;
+      exception when others or assert_failure then
+        null;                                   -- it raised only now: its first answers stand
+      end;
       if extract(epoch from pg_catalog.clock_timestamp() - began) * 1000 > allowed_ms then
         perform flywheel._record_fault(%4$L, 'slow',
           format('took more than %%s ms in a statement of %%s spans', round(allowed_ms), cardinality(keys)), cardinality(keys));
@@ -233,7 +254,8 @@ as $function$
   end if;$code$, slot, name, version)
     else
       format($code$
-  select min(said.place) into place from unnest(v%1$s) with ordinality as said(passed, value, critique, place) where not said.passed;
+  select min(said.place) into place from unnest(v%1$s) with ordinality as said(passed, value, critique, place)
+   where not said.passed and coalesce(said.value between 0 and 1, true);
   if place is not null then
     perform flywheel._reject_span(%2$L, %3$s, (keys[place]).span_id, (v%1$s[place]).critique);
   end if;$code$, slot, name, version)
@@ -289,7 +311,7 @@ create or replace function flywheel._declare_sql() returns text
 language sql stable security invoker
 set search_path = ''
 as $function$
-  select E'declare\n  keys flywheel._span_key[]; bulk_ids uuid[]; earliest timestamptz; latest timestamptz; queued boolean := false;'
+  select E'#variable_conflict use_column\ndeclare\n  keys flywheel._span_key[]; bulk_ids uuid[]; earliest timestamptz; latest timestamptz; queued boolean := false;'
       || E'\n  began timestamptz; allowed_ms double precision; probe record; place integer;\n'
       || coalesce((select string_agg(format(E'  judge_ids_%s uuid[];\n', slot), '' order by slot) from flywheel._dispatched where lane = 'judge'), '')
       || coalesce((select string_agg(format(E'  e%1$s boolean[]; v%1$s %2$s[]; f%1$s text;\n', slot,
@@ -321,24 +343,28 @@ set search_path = ''
 as $function$
   select 'begin' || coalesce(string_agg(format($code$
   begin
-    if span.%1$s is not null and (%2$s) then
-      said := %3$s;
+    for said in
+      select (asked.verdict).passed, (asked.verdict).value, (asked.verdict).critique
+        from (select (_guard.span).*) as span
+       cross join lateral (select case when %2$s then %3$s end as verdict offset 0) as asked
+       where span.%1$s is not null and (%2$s)
+    loop
       validator := %4$L; version := %5$s; action := %6$L; severity := %7$L;
       misused := coalesce(not said.value between 0 and 1, false);
       passed := case when not misused then said.passed end; value := case when not misused then said.value end;
       critique := said.critique;
       unscored_reason := case when misused then 'wrong_type' when said.passed is null then 'no_verdict' end; detail := null;
       return next;
-    end if;
-  exception when others then
+    end loop;
+  exception when others or assert_failure then
     validator := %4$L; version := %5$s; action := %6$L; severity := %7$L;
     passed := null; value := null; critique := null; unscored_reason := 'raised'; detail := sqlerrm;
     return next;
   end;$code$, target, flywheel._eligible_sql(name, definition #- '{filter,node_kind}' #- '{filter,release}', false),  -- a guard cannot know these
-      case flywheel._check_type(definition) when 'boolean' then format('row(%s, null, null)::flywheel.verdict', sql.question) else sql.question end,
+      case flywheel._known_type(definition) when 'boolean' then format('row(%s, null, null)::flywheel.verdict', flywheel._question_sql(definition))
+        else flywheel._question_sql(definition) end,
       name, version, action, severity), '' order by slot), '') || E'\nend'
     from flywheel._dispatched
-   cross join lateral (select replace(flywheel._check_sql(definition), 'row(span.*)::flywheel.spans', 'span') as question) as sql
    where lane = 'inline' and not shadow and target in ('input', 'output')
 $function$;
 comment on function flywheel._guard_sql is 'Internal: the generated body of _guard.';
@@ -354,6 +380,8 @@ declare
   form text := 'create or replace function flywheel.%I() returns trigger language plpgsql volatile security definer set search_path = '''' as %L';
 begin
   perform pg_advisory_xact_lock('flywheel'::regnamespace::oid::integer, 4);
+  -- a repeatable read transaction that began before another one compiled would leave its validator out: it fails here (40001)
+  update flywheel._lanes set paused_reason = paused_reason where lane = 'bulk';
   execute format(form, '_dispatch_insert', flywheel._dispatch_sql('new_spans as span'));
   execute format(form, '_dispatch_update', flywheel._dispatch_sql(revised));
   execute format(
@@ -361,7 +389,7 @@ begin
      returns table (validator text, version integer, action text, severity text, passed boolean, value double precision,
                     critique text, unscored_reason text, detail text)
      language plpgsql volatile security definer set search_path = '''' as %L',
-    E'declare\n  said flywheel.verdict; misused boolean;\n' || flywheel._guard_sql());
+    E'#variable_conflict use_column\ndeclare\n  said flywheel.verdict; misused boolean;\n' || flywheel._guard_sql());
   comment on function flywheel._dispatch_insert is 'Internal, generated by compile_dispatch(): judge and queue the spans of an insert.';
   comment on function flywheel._dispatch_update is 'Internal, generated by compile_dispatch(): judge and queue the new revisions of an update.';
   comment on function flywheel._guard is 'Internal, generated by compile_dispatch(): ask the inline validators about one span.';

@@ -1,5 +1,18 @@
 -- Status: what one UPDATE of validator_versions.status sets off.
 
+-- _retire_others: a validator asks one question, so a version that becomes active replaces the one before it.
+create or replace function flywheel._retire_others(chosen flywheel.validator_versions) returns void
+language plpgsql volatile security definer
+set search_path = ''
+as $function$
+begin
+  perform from flywheel.validators where validators.validator_id = chosen.validator_id for no key update;  -- one activation at a time
+  update flywheel.validator_versions as others set status = 'retired'
+   where others.validator_id = chosen.validator_id and others.version_id <> chosen.version_id and others.status in ('active', 'paused');
+end
+$function$;
+comment on function flywheel._retire_others is 'Internal: retire the active or paused version of the same validator.';
+
 -- _check_status: a version's content never changes; its status moves along known ways.
 create or replace function flywheel._check_status() returns trigger
 language plpgsql volatile security definer
@@ -32,6 +45,9 @@ begin
   end if;
   if new.status in ('active', 'shadow') and new.lane = 'inline' then
     perform flywheel._require_fast(validator_name, new.definition);
+  end if;
+  if new.status = 'active' then
+    perform flywheel._retire_others(new);
   end if;
   new.paused_reason := case when new.status = 'paused' then coalesce(new.paused_reason, 'manual') end;
   new.paused_detail := case when new.status = 'paused' then new.paused_detail end;

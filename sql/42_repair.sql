@@ -63,7 +63,7 @@ begin
   for wanted in select * from flywheel._dispatched loop
     begin
       queued := queued + flywheel._reconcile_version(wanted, reconcile.since, reconcile.until, reconcile.max_spans);
-    exception when others then                -- a where that raises must not keep the others from being repaired
+    exception when others or assert_failure then                -- a where that raises must not keep the others from being repaired
       perform flywheel._record_fault(wanted.version_id, 'raised', sqlerrm, 0);
     end;
   end loop;

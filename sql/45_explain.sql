@@ -25,7 +25,7 @@ begin
     end if;
   end loop;
   return null;
-exception when others then
+exception when others or assert_failure then
   return format('where raises: %s', sqlerrm);
 end
 $function$;
