@@ -57,6 +57,8 @@ comment on function flywheel._day_start is 'Internal: first instant of a UTC day
 
 -- _make_partition: rows that already fell into the default partition move into the new one.
 -- The new table is filled before it is attached, so no trigger sees the move.
+-- A row of today on its way into the default partition would find that it no longer belongs there and fail its
+-- application's insert: before a day is made that writers may be at, they are let through and kept out.
 -- Bounds go through text: in another DateStyle the name of a time zone may be read back as another one (IST).
 create or replace function flywheel._make_partition(relation text, day date) returns void
 language plpgsql volatile security definer
@@ -72,7 +74,8 @@ begin
     from pg_catalog.pg_attribute
    where attrelid = format('flywheel.%I', _make_partition.relation)::regclass
      and attnum > 0 and not attisdropped and attgenerated = '';
-  execute format('lock table flywheel.%I in share update exclusive mode', _make_partition.relation);
+  execute format('lock table flywheel.%I in %s mode', _make_partition.relation,
+    case when day_start <= now() then 'share row exclusive' else 'share update exclusive' end);
   if to_regclass(format('flywheel.%I', part)) is not null then
     return;                                   -- somebody else made it while we waited
   end if;
