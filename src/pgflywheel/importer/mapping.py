@@ -51,6 +51,7 @@ class ColumnMap:
     constants: Mapping[str, str] = field(default_factory=dict)
     attributes: tuple[Path, ...] = ()
     keep_rest: bool = True
+    read_elsewhere: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         for column in (*self.paths, *self.constants):
@@ -90,7 +91,7 @@ class ColumnMap:
 
     def _rest(self, item: dict[str, Any]) -> dict[str, Any]:
         """Return the members no path reads, without the large ones."""
-        read = {path.steps[0] for path in (*self.paths.values(), *self.attributes)}
+        read = {path.steps[0] for path in (*self.paths.values(), *self.attributes)} | self.read_elsewhere
         rest = {name: value for name, value in item.items() if name not in read and value is not None}
         return {name: value for name, value in rest.items() if len(values.dumped(value, name)) <= REST_LIMIT}
 

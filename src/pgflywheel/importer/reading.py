@@ -29,13 +29,13 @@ class Source:
 
     def lines(self) -> Iterator[tuple[int, bytes]]:
         """Yield each line that is not blank with its number from 1; raises UsageError when the file is damaged."""
-        stream = self._stream()
         number = 0
         try:
-            for number, line in enumerate(stream, start=1):
-                whole = line.removeprefix(_BOM) if number == 1 else line
-                if whole.strip():
-                    yield number, whole
+            with self._stream() as stream:
+                for number, line in enumerate(stream, start=1):
+                    whole = line.removeprefix(_BOM) if number == 1 else line
+                    if whole.strip():
+                        yield number, whole
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise UsageError(
                 f"{self.name} is damaged after line {number}",
@@ -49,9 +49,10 @@ class Source:
             return 0
         return self.size if self.raw.closed else self.raw.tell()
 
-    def _stream(self) -> Iterable[bytes]:
-        buffered = io.BufferedReader(self.raw)
-        return gzip.GzipFile(fileobj=buffered) if buffered.peek(2)[:2] == _GZIP else buffered
+    @contextmanager
+    def _stream(self) -> Iterator[Iterable[bytes]]:
+        with io.BufferedReader(self.raw) as buffered:
+            yield gzip.GzipFile(fileobj=buffered) if buffered.peek(2)[:2] == _GZIP else buffered
 
 
 @contextmanager

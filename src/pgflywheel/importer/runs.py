@@ -43,12 +43,13 @@ class SpansPerRun:
         """Return the run's spans, the root first; raises Rejected."""
         root = self._root(line)
         steps = list(self.steps(line.item, root.input))
+        children = [_child(root, place, step) for place, step in enumerate(steps, start=1)]
         root = replace(
             root,
             input=root.input if root.input is not None else self.asked(line.item),
             output=root.output if root.output is not None else _final_answer(steps),
         )
-        return [root, *(_child(root, place, step) for place, step in enumerate(steps, start=1))]
+        return [root, *children]
 
     def steps(self, item: dict[str, Any], asked: str | None) -> Iterator[Step]:
         """Yield the steps of a run in order."""
@@ -70,6 +71,9 @@ class MessagesRun(SpansPerRun):
     """Read chat messages as OpenAI writes them: an assistant's turn is a span, and so is each tool call."""
 
     messages: Path = field(default_factory=lambda: Path.parse("messages"))
+
+    def __post_init__(self) -> None:
+        self.columns = replace(self.columns, read_elsewhere=frozenset(self.messages.steps[:1]))
 
     def __call__(self, line: Line) -> list[SpanRow]:
         """Return the run's spans; the root keeps the messages as they are."""
@@ -110,6 +114,9 @@ class StepsRun(SpansPerRun):
     step_input: Path | None = None
     step_output: Path = field(default_factory=lambda: Path.parse("content"))
     tools: frozenset[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        self.columns = replace(self.columns, read_elsewhere=frozenset(self.step_list.steps[:1]))
 
     def steps(self, item: dict[str, Any], asked: str | None) -> Iterator[Step]:
         """Yield the listed steps; where no path says what went in, it is what came out of the step before."""
