@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import struct
+import sys
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -21,6 +23,8 @@ _KEY_HEAD = 12  # bytes before the span's id in the binary form of a _span_key
 
 async def try_python(definition: dict[str, Any], span_id: UUID, texts: Sequence[str | None]) -> Trial:
     """Return what a Python check says of a span, given its declared columns as text; writes nothing."""
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # where a worker looks for an operator's checks, too
     check = Check.of(definition)
     judge = definition.get("lane") == "judge"
     answer = await (_call(check, span_id, texts) if judge else _in_pool(check, span_id, texts))
