@@ -20,6 +20,10 @@ from pgflywheel.records import Claimed
 
 # A claim that a crash of the server takes back leaves its job ready: there is nothing to wait for the disk for.
 _UNHURRIED = "with unhurried as materialized (select set_config('synchronous_commit', 'off', true))"
+# A worker stopped in the middle of a transaction (SIGSTOP, a frozen machine) gives up its locks.
+_NEVER_LONG = "with never_long as materialized (select set_config('idle_in_transaction_session_timeout', '10s', true))"
+STANDSTILL_SECONDS = 5
+CHORE_SECONDS = 60
 _JOB = "fence, job_id, version_ids, span_count, attempt, origin"
 
 
@@ -102,6 +106,15 @@ async def versions(db: Database, version_ids: Collection[UUID]) -> list[Version]
     )
 
 
+async def wants_processes(db: Database) -> bool:
+    """Tell whether a Python version judges new spans in the bulk lane."""
+    wanted: bool = await db.value(
+        "select exists (select from flywheel.validator_versions"
+        " where kind = 'python' and lane = 'bulk' and status in ('active', 'shadow'))"
+    )
+    return wanted
+
+
 async def read_spans(
     db: Database, fences: Sequence[UUID], version_id: UUID, columns: Sequence[str]
 ) -> tuple[bytes, bytes]:
@@ -130,14 +143,41 @@ async def read_calls(db: Database, fences: Sequence[UUID], version_id: UUID, col
 
 
 async def lock_fences(db: Database, worker_id: UUID, fences: Sequence[UUID]) -> list[UUID]:
-    """Return which claims still hold, locked until the transaction ends."""
-    held: list[UUID] = await db.value("select flywheel._lock_fences(%s, %s)", [worker_id, list(fences)])
+    """Return which claims still hold, locked until the transaction ends; it may be idle for ten seconds at most."""
+    held: list[UUID] = await db.value(
+        f"{_NEVER_LONG} select flywheel._lock_fences(%s, %s) from never_long", [worker_id, list(fences)]
+    )
     return held
 
 
-async def limit_statements(db: Database, seconds: float) -> None:
-    """Let no statement of this transaction take longer."""
-    await db.execute("select set_config('statement_timeout', %s, true)", [f"{round(seconds * 1000)}ms"])
+async def limit_transaction(db: Database, seconds: float) -> None:
+    """Let no statement of this transaction take longer, and the server end it when this process stands still.
+
+    Otherwise a stopped worker would keep its rows locked, and nobody could give its jobs to another.
+    """
+    await db.execute(
+        "select set_config('statement_timeout', %s, true), set_config('idle_in_transaction_session_timeout', %s, true)",
+        [f"{round(seconds * 1000)}ms", f"{STANDSTILL_SECONDS}s"],
+    )
+
+
+async def do_chore(db: Database, call: str) -> Any:
+    """Make a call under the maintenance lock and return its value; None when another worker has the lock.
+
+    It is one message and so one transaction, which ends even if this process stands still. A call that
+    waits for a lock makes others wait behind it: below deadlock_timeout, so that no application is ever
+    told of a deadlock.
+    """
+    statements = (
+        f"select set_config('statement_timeout', '{CHORE_SECONDS}s', true), set_config('lock_timeout', '500ms', true);"
+        " select case when pg_try_advisory_xact_lock((select 'flywheel'::regnamespace::oid::integer), 3)"
+        f" then {call} end"
+    )
+    async with db.connection() as connection:
+        cursor = await connection.execute(db.render(statements).encode())
+        cursor.nextset()
+        row = await cursor.fetchone()
+        return row[0] if row else None
 
 
 async def write_scores(db: Database, version_id: UUID, keys: wire.Array, columns: Sequence[wire.Array | None]) -> int:

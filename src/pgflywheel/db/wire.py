@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Iterator, Sequence
-from uuid import UUID
+from uuid import UUID, SafeUUID
 
 BOOL, TEXT, FLOAT = 16, 25, 701  # element type ids
 NULL = b"\xff\xff\xff\xff"
@@ -17,6 +17,7 @@ _LENGTH = struct.Struct("!i")
 _FLOAT = struct.Struct("!id")
 _BOOLS = {True: b"\x00\x00\x00\x01\x01", False: b"\x00\x00\x00\x01\x00", None: NULL}
 _UUID_AT = slice(12, 28)  # in a _span_key: number of fields, then type and length of the first
+_set_int, _set_safe = (getattr(UUID, name).__set__ for name in ("int", "is_safe"))
 
 
 class Array(bytes):
@@ -66,10 +67,10 @@ def element_type(raw: bytes) -> int:
 
 def elements(raw: bytes | None) -> Iterator[bytes | None]:
     """Yield each element without its length; None where it is null."""
-    at = _HEADER.size
+    at, length_at = _HEADER.size, _LENGTH.unpack_from
     for _ in range(count(raw)):
         assert raw is not None
-        (length,) = _LENGTH.unpack_from(raw, at)
+        (length,) = length_at(raw, at)
         at += 4
         if length < 0:
             yield None
@@ -105,7 +106,10 @@ def cut(raw: bytes, start: int, stop: int) -> Array:
 
 def span_id(key: bytes) -> UUID:
     """Return the id in one element of a ``_span_key`` array."""
-    return UUID(bytes=key[_UUID_AT])
+    made = object.__new__(UUID)  # its constructor looks at seven ways to say what an id is, for each span
+    _set_int(made, int.from_bytes(key[_UUID_AT]))
+    _set_safe(made, SafeUUID.unknown)
+    return made
 
 
 def first_span_id(keys: bytes) -> UUID:

@@ -130,7 +130,7 @@ class Runner:
         """Write all scores, end the jobs and log the run, or none of it."""
         sql_ids = [version.version_id for version in versions if version.kind == "sql"]
         async with self.site.database.transaction() as db:
-            await queue.limit_statements(db, self._seconds(batch.spans))
+            await queue.limit_transaction(db, self._seconds(batch.spans))
             await self._require_held(db, batch)
             scores = 0
             for said in asked:
@@ -205,6 +205,7 @@ class Runner:
         span = await queue.first_span(self.site.database, job.fence)
         try:
             async with self.site.database.transaction() as db:
+                await queue.limit_transaction(db, self._seconds(batch.spans))
                 await self._require_held(db, batch)
                 scores = await queue.mark_unscored(db, batch.fences, version.version_id, fault.reason, fault.detail)
                 await queue.finish(db, batch.worker_id, batch.fences)

@@ -106,6 +106,7 @@ class Buffer:
     async def _write(self, worker_id: UUID, items: list[Done]) -> None:
         began = datetime.now(UTC)
         async with self.site.database.transaction() as db:
+            await queue.limit_transaction(db, self.site.options.batch_seconds)
             held = set(await queue.lock_fences(db, worker_id, [done.fence for done in items]))
             ours = [done for done in items if done.fence in held]
             scores = 0

@@ -38,7 +38,7 @@ def fault_of(error: FlywheelError) -> Fault | None:
 def _reason(sqlstate: str | None, message: str) -> str:
     if sqlstate == "57014":
         return "timed_out"
-    if sqlstate == "53200" or "memory alloc request" in message:
+    if sqlstate in ("53200", "54000") or "memory alloc request" in message:
         return "out_of_memory"
     if sqlstate in _MISSING:
         return "missing_callable"

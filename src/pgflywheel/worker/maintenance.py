@@ -11,23 +11,21 @@ import logging
 from dataclasses import dataclass, field
 from time import monotonic
 
+from pgflywheel.db import queue
 from pgflywheel.errors import FlywheelError
 from pgflywheel.worker.site import Site
 
 log = logging.getLogger(__name__)
 TICK_SECONDS = 1.0
-CHORE_SECONDS = 60
-_LOCK = "select pg_try_advisory_xact_lock((select 'flywheel'::regnamespace::oid::integer), 3)"
-_LIMIT = f"select set_config('statement_timeout', '{CHORE_SECONDS}s', true)"
 HOT_TABLES = ("_ready", "_running", "_later", "_workers")
 
 
 @dataclass
 class Chore:
-    """A statement to run every so many seconds."""
+    """A function to call every so many seconds."""
 
     name: str
-    statement: str
+    call: str
     seconds: float
     done_at: float = float("-inf")
 
@@ -37,12 +35,12 @@ class Chore:
 
 
 def chores(lease_seconds: float) -> list[Chore]:
-    """Return what is to be done, the urgent first."""
+    """Return what is to be done, the urgent first; each returns how much it touched."""
     return [
-        Chore("promote", "select flywheel._promote_later()", TICK_SECONDS),
-        Chore("reap", "select flywheel._reap()", min(lease_seconds / 3, 10)),
-        Chore("partitions", "select flywheel._maintain_partitions()", 60),
-        Chore("reconcile", "select flywheel._reconcile_recent()", 60),
+        Chore("promote", "flywheel._promote_later()", TICK_SECONDS),
+        Chore("reap", "flywheel._reap()", min(lease_seconds / 3, 10)),
+        Chore("partitions", "flywheel._maintain_partitions()", 60),
+        Chore("reconcile", "flywheel._reconcile_recent()", 60),
     ]
 
 
@@ -76,11 +74,9 @@ class Maintenance:
 
     async def _do(self, chore: Chore) -> None:
         """Do one chore, unless another worker is at it."""
-        async with self.site.database.transaction() as db:
-            if not await db.value(_LOCK):
-                return
-            await db.value(_LIMIT)
-            touched = await db.value(chore.statement)
+        touched = await queue.do_chore(self.site.database, chore.call)
+        if touched is None:
+            return
         chore.done_at = monotonic()
         if touched:
             log.info("maintenance", extra={"chore": chore.name, "touched": touched})

@@ -15,7 +15,6 @@ import tempfile
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import BinaryIO
 
 from pgflywheel.worker.child import IMPORTING, LENGTH, WAITING, Request
 from pgflywheel.worker.verdicts import Answers, unscored
@@ -41,27 +40,26 @@ class Child:
     """One process and the memory in which it writes how far it is."""
 
     process: asyncio.subprocess.Process
-    file: BinaryIO
     shared: memoryview
 
     @classmethod
     async def start(cls) -> Child:
-        file = tempfile.TemporaryFile()  # noqa: SIM115, open as long as the process
-        file.truncate(mmap.PAGESIZE)
-        shared = memoryview(mmap.mmap(file.fileno(), mmap.PAGESIZE)).cast("q")
-        shared[0] = WAITING
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "pgflywheel.worker.child",
-            str(file.fileno()),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            pass_fds=[file.fileno()],
-            limit=PIPE_BYTES,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-        )
-        return cls(process, file, shared)
+        with tempfile.TemporaryFile() as file:
+            file.truncate(mmap.PAGESIZE)
+            shared = memoryview(mmap.mmap(file.fileno(), mmap.PAGESIZE)).cast("q")
+            shared[0] = WAITING
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "pgflywheel.worker.child",
+                str(file.fileno()),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                pass_fds=[file.fileno()],
+                limit=PIPE_BYTES,
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            )
+        return cls(process, shared)
 
     @property
     def usable(self) -> bool:
@@ -110,7 +108,6 @@ class Child:
         with suppress(ProcessLookupError):
             self.process.kill()
         await self.process.wait()
-        self.file.close()
 
 
 @dataclass
@@ -150,8 +147,11 @@ class Pool:
             child = self.idle.pop()
             if child.usable:
                 return child
-            child.file.close()
         return await Child.start()
+
+    async def warm(self) -> None:
+        """Start the processes ahead of the first stretch."""
+        self.idle += [await Child.start() for _ in range(self.size - len(self.idle))]
 
     async def close(self) -> None:
         """End all processes."""
