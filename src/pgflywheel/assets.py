@@ -11,7 +11,6 @@ from pgflywheel.errors import UsageError
 
 PACKAGE = Path(__file__).parent
 DEFAULT_SCHEMA = "flywheel"
-OPTIONAL_SQL = ("26_plpython.sql",)
 _WORD = re.compile(r"(?<![A-Za-z0-9_])flywheel(?=_|\b)")
 _SCHEMA_NAME = re.compile(r"[a-z_][a-z0-9_]{0,47}")
 
@@ -49,7 +48,7 @@ def sql_dir() -> Path:
 
 def sql_files() -> list[Path]:
     """Return the files every upgrade applies, in order; the optional ones are left out."""
-    return [path for path in sorted(sql_dir().glob("*.sql")) if path.name not in OPTIONAL_SQL]
+    return sorted(sql_dir().glob("*.sql"))
 
 
 def optional_sql(name: str) -> Path:

@@ -50,7 +50,6 @@ def test_a_name_that_would_need_quotes_is_refused(name: str) -> None:
 def test_files_are_applied_in_the_order_of_their_numbers() -> None:
     numbers = [int(path.name[:2]) for path in assets.sql_files()]
     assert numbers == sorted(numbers)
-    assert not {path.name for path in assets.sql_files()} & set(assets.OPTIONAL_SQL)
 
 
 def test_a_wheel_holds_sql_and_migrations(tmp_path: Path) -> None:
