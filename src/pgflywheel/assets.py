@@ -47,13 +47,8 @@ def sql_dir() -> Path:
 
 
 def sql_files() -> list[Path]:
-    """Return the files every upgrade applies, in order; the optional ones are left out."""
+    """Return the files every upgrade applies, in order."""
     return sorted(sql_dir().glob("*.sql"))
-
-
-def optional_sql(name: str) -> Path:
-    """Return one of the SQL files that only a command of its own applies."""
-    return sql_dir() / name
 
 
 def sql_hash() -> str:
