@@ -54,6 +54,12 @@ select flywheel._grant('flywheel_analyst', privilege) from unnest(array[
              flywheel.queue_status, flywheel.dead_jobs, flywheel.validator_status, flywheel.worker_status, flywheel.run_log',
   'execute on function flywheel.why(uuid)']) as privilege;
 
+-- What the views queue_status and accounts call is run as whoever reads them.
+select flywheel._grant(role, 'execute on function flywheel._id_time(uuid)')
+  from unnest(array['flywheel_analyst', 'flywheel_admin', 'flywheel_worker']) as role;
+select flywheel._grant(role, 'execute on function flywheel._accounts()')
+  from unnest(array['flywheel_analyst', 'flywheel_admin']) as role;
+
 -- Worker: the queue's functions; what they write they write as the owner.
 do $block$
 declare
