@@ -1,0 +1,116 @@
+"""pgflywheel doctor: finds what is wrong, and says how to mend it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from psycopg.conninfo import make_conninfo
+
+from .conftest import CommandLine, Connection
+
+TODAY = "select flywheel.ensure_partitions(current_date - 1, current_date + 2)"
+
+
+def states(pgflywheel: CommandLine, *arguments: str, exit_code: int = 0) -> dict[str, dict[str, Any]]:
+    return {finding["check"]: finding for finding in pgflywheel.json("doctor", *arguments, exit_code=exit_code)}
+
+
+def test_a_fresh_install_has_no_failure(pgflywheel: CommandLine, connection: Connection) -> None:
+    connection.execute(TODAY)
+    found = states(pgflywheel)
+    well = {name for name, finding in found.items() if finding["state"] == "ok"}
+    assert well >= {
+        *("connection", "server", "extension", "clock", "schema", "functions", "partitions", "triggers", "listen"),
+        *("queue", "validators", "transactions"),
+    }
+    assert found["workers"]["state"] == "warn"
+    assert "worker run" in found["workers"]["hint"]
+
+
+@pytest.mark.parametrize(
+    ("damage", "check", "state", "exit_code"),
+    [
+        ("alter table flywheel.spans disable trigger dispatch_insert", "triggers", "fail", 1),
+        ("drop trigger dispatch_update on flywheel.spans", "triggers", "fail", 1),
+        ("insert into flywheel.spans (output, started_at) values ('x', '2031-01-01')", "default", "warn", 0),
+        ("update flywheel.settings set value = '\"other\"' where name = 'sql_hash'", "functions", "warn", 0),
+        ("select flywheel.pause_lane('judge', 'no money')", "lanes", "warn", 0),
+        ("update flywheel.alembic_version set version_num = '0000'", "schema", "fail", 4),
+    ],
+)
+def test_each_damage_is_found_with_a_way_to_mend_it(
+    pgflywheel: CommandLine, connection: Connection, damage: str, check: str, state: str, exit_code: int
+) -> None:
+    connection.execute(TODAY)
+    connection.execute(damage.encode())
+    finding = states(pgflywheel, exit_code=exit_code)[check]
+    assert finding["state"] == state
+    assert finding["hint"]
+
+
+def test_missing_days_are_found(pgflywheel: CommandLine, connection: Connection) -> None:
+    names = connection.execute("select partition from flywheel._partitions where day >= current_date").fetchall()
+    for (name,) in names:
+        connection.execute(f"drop table flywheel.{name}".encode())
+    assert "ensure_partitions" in states(pgflywheel)["partitions"]["hint"]
+
+
+def test_dead_jobs_are_found(pgflywheel: CommandLine, connection: Connection) -> None:
+    connection.execute("""
+        insert into flywheel._dead (lane, priority, job_id, version_ids, span_ids, started_from, started_until, reason)
+        values ('bulk', 1, gen_random_uuid(), '{}', array[gen_random_uuid()], now(), now(), 'crashed')""")
+    assert "queue replay" in states(pgflywheel)["dead jobs"]["hint"]
+
+
+def test_a_validator_that_paused_itself_is_named_with_the_error(
+    pgflywheel: CommandLine, connection: Connection
+) -> None:
+    definition = '{"kind": "sql", "expression": "1 / length(span.output) = 1"}'
+    connection.execute("select flywheel.define_validator('halves', %s)", [definition])
+    connection.execute("select flywheel.activate_validator('halves')")
+    connection.execute(
+        "select flywheel._record_fault(version_id, 'raised', 'division by zero', 1)"
+        "  from flywheel.validator_versions cross join generate_series(1, 3)"
+    )
+    finding = states(pgflywheel)["validators"]
+    assert "halves was paused for errors" in finding["found"]
+    assert "division by zero" in finding["found"]
+
+
+def test_a_transaction_left_open_is_named_with_its_process(
+    pgflywheel: CommandLine, connect: Callable[[], Connection], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pgflywheel.cli.doctor.OLD_TRANSACTION_SECONDS", 0)
+    session = connect()
+    session.execute("begin")
+    pid = session.info.backend_pid
+    assert f"pg_terminate_backend({pid})" in states(pgflywheel)["transactions"]["hint"]
+
+
+def test_an_analyst_gets_warnings_for_what_he_may_not_see(
+    pgflywheel: CommandLine, connection: Connection, dsn: str
+) -> None:
+    role = "doctor_of_" + connection.info.dbname
+    connection.execute(f"create role {role} login; grant flywheel_analyst to {role}".encode())
+    try:
+        found = states(CommandLine(make_conninfo(dsn, user=role)))
+        assert found["functions"]["state"] == "warn"
+        assert "admin role" in found["functions"]["hint"]
+        assert found["queue"]["state"] == "ok"
+    finally:
+        connection.execute(f"drop owned by {role}; drop role {role}".encode())
+
+
+def test_people_read_a_line_for_each_check(pgflywheel: CommandLine) -> None:
+    lines = pgflywheel("doctor").stdout.splitlines()
+    assert lines[0].startswith("ok    connection")
+    assert "password" not in lines[0]
+    assert any(line.startswith("warn  workers") for line in lines)
+
+
+def test_an_unreachable_server_is_exit_code_3_and_a_missing_schema_4(dsn: str, empty_dsn: str) -> None:
+    nowhere = CommandLine(make_conninfo(dsn, host="127.0.0.1", port=1))
+    assert states(nowhere, exit_code=3)["connection"]["state"] == "fail"
+    assert "db upgrade" in states(CommandLine(empty_dsn), exit_code=4)["schema"]["hint"]
