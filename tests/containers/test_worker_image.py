@@ -55,6 +55,13 @@ def test_the_worker_becomes_healthy(stack: Stack) -> None:
     assert stack.server.value("select count(*) from flywheel.worker_status") == 1
 
 
+def test_doctor_finds_nothing_that_fails(stack: Stack) -> None:
+    wait_until_healthy(stack.container("worker"))
+    report = cli(stack, "doctor")
+    assert "FAIL" not in report
+    assert "a notification arrives" in report
+
+
 def test_the_worker_does_not_run_as_root(stack: Stack) -> None:
     code, owner = run_in(stack.container("worker"), ["stat", "--format=%U", "/proc/1"])
     assert (code, owner.strip()) == (0, "flywheel")
