@@ -68,6 +68,12 @@ def test_small_members_no_path_reads_are_kept_in_attributes() -> None:
     assert json.loads(row.attributes) == {"human": {"good": True}}
 
 
+def test_an_id_that_is_no_uuid_can_be_found_in_attributes() -> None:
+    kept = span({"q": "x", "id": "run 7"}, input="q", trace_id="id")
+    assert json.loads(kept.attributes) == {"id": "run 7"}
+    assert json.loads(span({"q": "x", "id": TRACE}, input="q", trace_id="id").attributes) == {}
+
+
 def test_a_constant_stands_where_no_path_has_a_value() -> None:
     constants = {"node": "answer", "started_at": "2024-05-15", "input_tokens": "7"}
     row = span({"q": "x"}, constants, input="q", node="node", started_at="ts")

@@ -90,10 +90,14 @@ class ColumnMap:
         return values.as_json({**rest, **chosen}, "attributes") or "{}"
 
     def _rest(self, item: dict[str, Any]) -> dict[str, Any]:
-        """Return the members no path reads, without the large ones."""
-        read = {path.steps[0] for path in (*self.paths.values(), *self.attributes)} | self.read_elsewhere
+        """Return the members no path reads, without the large ones; an id that only a UUID was made from stays."""
+        read = {path.steps[0] for column, path in self.paths.items() if not self._is_made_into_uuid(column, item)}
+        read |= self.read_elsewhere | {path.steps[0] for path in self.attributes}
         rest = {name: value for name, value in item.items() if name not in read and value is not None}
         return {name: value for name, value in rest.items() if len(values.dumped(value, name)) <= REST_LIMIT}
+
+    def _is_made_into_uuid(self, column: str, item: dict[str, Any]) -> bool:
+        return column in _IDS and not values.is_hexadecimal_id(self.paths[column].find(item))
 
 
 @dataclass

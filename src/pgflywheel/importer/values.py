@@ -145,6 +145,11 @@ def as_span_id(value: Any, project: str, trace_id: UUID | None) -> UUID:
         return uuid5(trace_id or NAMESPACE, f"{project}\0span\0{text}")
 
 
+def is_hexadecimal_id(value: Any) -> bool:
+    """Tell whether an id is stored as it is: a UUID, or one of OpenTelemetry's."""
+    return isinstance(value, str) and re.fullmatch(r"[0-9a-fA-F]{16}|[0-9a-fA-F-]{32,36}", value) is not None
+
+
 def _id_text(value: Any, column: str) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
         raise Rejected(f"{column} is {_shown(value)}, not an id")
