@@ -188,3 +188,24 @@ def test_a_missing_schema_is_exit_code_4_before_anything_is_read(empty_dsn: str,
     file = write(tmp_path / "log.jsonl", {"q": "a"})
     result = CommandLine(empty_dsn)("traces", "import", file, "--input", "q", exit_code=4)
     assert "db upgrade" in result.stderr
+
+
+def test_large_texts_and_every_plane_of_unicode_come_out_as_they_went_in(
+    pgflywheel: CommandLine, connection: Connection, tmp_path: Path
+) -> None:
+    planes = "".join(chr(plane * 0x10000 + offset) for plane in range(17) for offset in (0x20, 0xA9, 0xFFFD))
+    texts = [planes, "x" * 10_000_000, "\u202e\u0000".replace("\0", "\x01"), ""]
+    file = write(tmp_path / "log.jsonl.gz", *({"q": text, "id": place} for place, text in enumerate(texts)))
+    assert pgflywheel.json("traces", "import", file, "--input", "q", "--span-id", "id")["loaded"] == 4
+    stored = connection.execute("select input from flywheel.spans order by (attributes ->> 'id')::integer").fetchall()
+    assert [row[0] for row in stored] == texts
+
+
+def test_an_import_goes_into_the_schema_it_is_told(empty_dsn: str, tmp_path: Path) -> None:
+    command = CommandLine(empty_dsn)
+    command("db", "upgrade", "--schema", "acme")
+    file = write(tmp_path / "log.jsonl", {"q": "a", "at": "2024-05-15"})
+    command("traces", "import", file, "--input", "q", "--started-at", "at", "--schema", "acme")
+    assert command.json("traces", "list", "--schema", "acme")[0]["input"] == "a"
+    assert command("traces", "purge", "--before", "2024-06-01", "--schema", "acme", input="y\n").exit_code == 0
+    assert command.json("traces", "list", "--schema", "acme") == []

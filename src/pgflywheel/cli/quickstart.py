@@ -71,7 +71,7 @@ def quickstart(dsn: str | None, data_dir: Path | None, stop: bool, schema: str, 
     if as_json:
         click.echo(to_json(outcome))
     else:
-        _print(outcome, embedded=dsn is None)
+        _print(outcome, "" if dsn else _stop_command(data_dir))
 
 
 def _server(dsn: str | None, folder: Path) -> str:
@@ -169,7 +169,7 @@ async def _waiting(database: Database) -> int:
     return sum(lane.ready_spans + lane.running_spans for lane in await jobs.status(database))
 
 
-def _print(outcome: Outcome, embedded: bool) -> None:
+def _print(outcome: Outcome, stop_command: str) -> None:
     if not outcome.changed:
         click.echo("Nothing changed: the sample, its validators and their scores were there already.\n")
     echo_table(
@@ -182,28 +182,33 @@ def _print(outcome: Outcome, embedded: bool) -> None:
         )
         click.echo(f"  why: {one_line(failure.critique or failure.description or 'no critique', 160)}")
         click.echo(f"  {failure.target}: {one_line(failure.text, 160)}")
-    click.echo("\n" + "\n".join(_next_steps(outcome, embedded)))
+    click.echo("\n" + "\n".join(_next_steps(outcome, stop_command)))
 
 
 def _percent(rate: PassRate) -> str:
     return "-" if rate.pass_rate is None else f"{rate.pass_rate:.1%}"
 
 
-def _next_steps(outcome: Outcome, embedded: bool) -> list[str]:
+def _next_steps(outcome: Outcome, stop_command: str) -> list[str]:
     address, schema = shlex.quote(outcome.dsn), outcome.schema
     query = f"select * from {schema}.current_scores where not passed limit 5"
     option = "" if schema == assets.DEFAULT_SCHEMA else f" --schema {schema}"
     span: Any = outcome.failures[0].span_id if outcome.failures else "SPAN_ID"
     steps = [
         "Look further:",
-        f'  {_psql(embedded)} {address} -c "{query}"',
+        f'  {_psql(bool(stop_command))} {address} -c "{query}"',
         "Go on:",
         f"  export PGFLYWHEEL_DSN={address}",
         f"  pgflywheel why {span}{option}",
         f"  pgflywheel traces import FILE.jsonl --input input --output output{option}",
         f"  pgflywheel worker run{option}",
     ]
-    return [*steps, "  pgflywheel quickstart --stop"] if embedded else steps
+    return [*steps, f"  {stop_command}"] if stop_command else steps
+
+
+def _stop_command(data_dir: Path | None) -> str:
+    folder = "" if data_dir is None else f" --data-dir {shlex.quote(str(data_dir))}"
+    return f"pgflywheel quickstart --stop{folder}"
 
 
 def _psql(embedded: bool) -> str:
