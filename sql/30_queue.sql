@@ -16,12 +16,14 @@ comment on function flywheel._lane_runs is 'Internal: whether jobs of a lane may
 
 -- _claim: move the oldest ready jobs of a lane to one worker.
 -- Two workers never get the same row: skip locked passes over rows another one holds.
+-- The index gives them in order; statistics of a table that is empty most of the time would have all of it sorted.
 -- `after` is a floor on job_id: with an old transaction open, dead index entries of claimed jobs cannot be
 -- removed, and a worker that remembers where it was does not walk over them again.
 create or replace function flywheel._claim(lane text, priority smallint, worker_id uuid, max_jobs integer, after uuid default null)
 returns table (fence uuid, job_id uuid, version_ids uuid[], span_count integer, attempt smallint, origin text)
 language sql volatile security definer
 set search_path = ''
+set enable_sort = off set enable_bitmapscan = off set enable_seqscan = off
 as $function$
   with runnable as materialized (      -- materialized: the limit is taken once
     select ready.lane, ready.priority, ready.job_id
@@ -57,6 +59,7 @@ create or replace function flywheel._claim_calls(priority smallint, worker_id uu
 returns table (fence uuid, job_id uuid, version_ids uuid[], span_count integer, attempt smallint, origin text)
 language plpgsql volatile security definer
 set search_path = ''
+set enable_sort = off set enable_bitmapscan = off set enable_seqscan = off
 as $function$
 declare
   free integer := _claim_calls.max_calls;
@@ -233,21 +236,32 @@ as $function$
 $function$;
 comment on function flywheel._retry is 'Internal: put running jobs off by delay_seconds; dead after settings.max_attempts claims.';
 
--- _hold: jobs of a paused validator wait at infinity; resuming it brings them back.
+-- _hold: jobs of a paused validator wait at infinity; resuming it brings them back. Its version is locked first: who
+-- resumes it meanwhile either finds these jobs held, or is seen here, and the jobs are due at once.
 create or replace function flywheel._hold(worker_id uuid, fences uuid[]) returns integer
-language sql volatile security definer
+language plpgsql volatile security definer
 set search_path = ''
 as $function$
+declare
+  moved integer;
+begin
+  perform from flywheel.validator_versions as versions
+    where versions.version_id in (select unnest(running.version_ids) from flywheel._running as running where running.fence = any (_hold.fences))
+    order by versions.version_id
+      for share;
   with held as (
     delete from flywheel._running as running
      where running.fence = any (_hold.fences) and running.worker_id = _hold.worker_id
     returning running.*
-  ), delayed as (
-    insert into flywheel._later (lane, priority, job_id, version_ids, span_ids, started_from, started_until, attempt, origin, run_at, reason)
-    select lane, priority, job_id, version_ids, span_ids, started_from, started_until, attempt - 1, origin, 'infinity', 'paused'
-      from held
   )
-  select count(*)::integer from held
+  insert into flywheel._later (lane, priority, job_id, version_ids, span_ids, started_from, started_until, attempt, origin, run_at, reason)
+  select held.lane, held.priority, held.job_id, held.version_ids, held.span_ids, held.started_from, held.started_until, held.attempt - 1, held.origin,
+         case when exists (select from flywheel.validator_versions as versions where versions.version_id = any (held.version_ids) and versions.status <> 'paused')
+              then now() else 'infinity'::timestamptz end, 'paused'
+    from held;
+  get diagnostics moved = row_count;
+  return moved;
+end
 $function$;
 comment on function flywheel._hold is 'Internal: hold running jobs until their validator resumes; costs no attempt.';
 

@@ -16,7 +16,7 @@ from pgflywheel.records import Claimed
 
 _RANDOM_BITS = 80
 _VERSION_7 = 0x7 << 76
-MARGIN_MS = 1000
+MARGIN_MS = 250
 FULL_SHARE = 20  # claims from the start take one twentieth of the time, at most
 
 
