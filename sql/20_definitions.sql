@@ -206,6 +206,30 @@ as $function$
 $function$;
 comment on function flywheel._eligible_sql is 'Internal: predicate over the row span: is this span for this validator.';
 
+-- _may_be_eligible: for one span, where the author's predicate raises on some: what raises is for the worker to find.
+create or replace function flywheel._may_be_eligible(name text, definition jsonb, span flywheel.spans) returns boolean
+language plpgsql stable security invoker
+set search_path = ''
+as $function$
+declare
+  meant boolean;
+begin
+  execute format('select %s from (select ($1).*) as span', flywheel._eligible_sql(name, definition)) into meant using span;
+  return coalesce(meant, false);
+exception when others or assert_failure then
+  return true;
+end
+$function$;
+comment on function flywheel._may_be_eligible is 'Internal: whether a span is for a validator; true when the where of its definition raises.';
+
+create or replace function flywheel._may_be_eligible_sql(name text, definition jsonb) returns text
+language sql immutable security invoker
+set search_path = ''
+as $function$
+  select format('flywheel._may_be_eligible(%L, %L, row(span.*)::flywheel.spans)', name, definition)
+$function$;
+comment on function flywheel._may_be_eligible_sql is 'Internal: like _eligible_sql, slow, and never raises.';
+
 -- _check_sql: the author's question as an expression over the row span.
 -- A function takes the span or its target text; the transition row of a trigger is cast to a span first.
 create or replace function flywheel._check_sql(definition jsonb) returns text

@@ -20,7 +20,9 @@ $function$;
 comment on function flywheel._pending_spans is 'Internal: the spans in the queue for a version: running, queued, later or dead.';
 
 -- _reconcile_version: spans of a time of arrival that the version should have judged, and neither did nor will.
-create or replace function flywheel._reconcile_version(wanted flywheel._dispatched, since timestamptz, until timestamptz, max_spans integer)
+-- An insert that runs while its version is paused or activated may see the dispatch of before: times of activity
+-- that have ended count, too.
+create or replace function flywheel._reconcile_version(wanted flywheel.validator_versions, eligible text, since timestamptz, until timestamptz, max_spans integer)
 returns integer
 language plpgsql volatile security definer
 set search_path = ''
@@ -33,12 +35,13 @@ begin
       select span.span_id, span.started_at
         from flywheel.spans as span
        where span.ingested_at >= $1 and span.ingested_at < $2
-         and exists (select from flywheel._activations as active where active.version_id = $3 and active.ended_at is null and active.started_at <= span.ingested_at)
+         and exists (select from flywheel._activations as active
+               where active.version_id = $3 and span.ingested_at >= active.started_at and span.ingested_at < coalesce(active.ended_at, 'infinity'))
          and not exists (select from flywheel.scores
                where (scores.span_id, scores.revision, scores.version_id, scores.started_at) = (span.span_id, span.revision, $3, span.started_at))
          and not exists (select from flywheel._pending_spans($3) as pending where pending.span_id = span.span_id)
          and %s
-       limit $4) as missed$code$, flywheel._eligible_sql(wanted.name, wanted.definition))
+       limit $4) as missed$code$, _reconcile_version.eligible)
     into missed using since, until, wanted.version_id, max_spans;
   if missed.span_ids is null then
     return 0;
@@ -50,21 +53,29 @@ end
 $function$;
 comment on function flywheel._reconcile_version is 'Internal: queue what one version missed; returns how many spans.';
 
--- reconcile: rows put straight into a partition, restored, or inserted while triggers were disabled.
+-- reconcile: rows put straight into a partition, restored, or inserted while triggers were disabled. Every version is
+-- asked that was judging when they came, also one that was paused or retired since: its books are to balance, too.
 create or replace function flywheel.reconcile(since timestamptz, until timestamptz default now() - interval '10 seconds', max_spans integer default 100000)
 returns bigint
 language plpgsql volatile security definer
 set search_path = ''
 as $function$
 declare
-  wanted flywheel._dispatched;
+  wanted record;
   queued bigint := 0;
 begin
-  for wanted in select * from flywheel._dispatched loop
+  for wanted in
+    select validators.name, versions as version
+      from flywheel.validators join flywheel.validator_versions as versions using (validator_id)
+     where exists (select from flywheel._activations as active where active.version_id = versions.version_id
+                      and active.started_at < reconcile.until and (active.ended_at is null or active.ended_at > reconcile.since))
+  loop
     begin
-      queued := queued + flywheel._reconcile_version(wanted, reconcile.since, reconcile.until, reconcile.max_spans);
-    exception when others or assert_failure then                -- a where that raises must not keep the others from being repaired
-      perform flywheel._record_fault(wanted.version_id, 'raised', sqlerrm, 0);
+      queued := queued + flywheel._reconcile_version(wanted.version, flywheel._eligible_sql(wanted.name, (wanted.version).definition),
+        reconcile.since, reconcile.until, reconcile.max_spans);
+    exception when others or assert_failure then     -- its where raises on some span
+      queued := queued + flywheel._reconcile_version(wanted.version, flywheel._may_be_eligible_sql(wanted.name, (wanted.version).definition),
+        reconcile.since, reconcile.until, reconcile.max_spans);
     end;
   end loop;
   if queued > 0 then
@@ -75,7 +86,7 @@ begin
 end
 $function$;
 comment on function flywheel.reconcile is
-  'Queue spans that arrived from since to until and that active validators missed (inserted past the triggers); returns how many pairs.';
+  'Queue spans that arrived from since to until and that the validators active then missed (inserted past the triggers); returns how many pairs.';
 
 create or replace function flywheel._reconcile_recent() returns bigint
 language sql volatile security definer
@@ -84,6 +95,24 @@ as $function$
   select flywheel.reconcile(now() - make_interval(secs => flywheel._setting('reconcile_seconds')))
 $function$;
 comment on function flywheel._reconcile_recent is 'Internal: reconcile the last settings.reconcile_seconds; workers call it every minute.';
+
+-- _count_backfill: eligible is a predicate over the row span.
+create or replace function flywheel._count_backfill(version_id uuid, since timestamptz, until timestamptz, eligible text)
+returns table (spans bigint, already_scored bigint, to_judge bigint)
+language plpgsql stable security definer
+set search_path = ''
+as $function$
+begin
+  return query execute format($code$
+    select count(*), count(scores.span_id), count(*) - count(scores.span_id)
+      from flywheel.spans as span
+      left join flywheel.scores
+        on (scores.span_id, scores.revision, scores.version_id, scores.started_at) = (span.span_id, span.revision, $3, span.started_at)
+     where span.started_at >= $1 and span.started_at < $2 and %s$code$, _count_backfill.eligible)
+    using _count_backfill.since, _count_backfill.until, _count_backfill.version_id;
+end
+$function$;
+comment on function flywheel._count_backfill is 'Internal: count spans of a time and those a version has scored.';
 
 -- plan_backfill: what a backfill would do.
 create or replace function flywheel.plan_backfill(name text, since timestamptz, until timestamptz default now())
@@ -94,13 +123,11 @@ as $function$
 declare
   chosen flywheel.validator_versions := flywheel._find_version(plan_backfill.name, null);
 begin
-  return query execute format($code$
-    select count(*), count(scores.span_id), count(*) - count(scores.span_id)
-      from flywheel.spans as span
-      left join flywheel.scores
-        on (scores.span_id, scores.revision, scores.version_id, scores.started_at) = (span.span_id, span.revision, $3, span.started_at)
-     where span.started_at >= $1 and span.started_at < $2 and %s$code$, flywheel._eligible_sql(plan_backfill.name, chosen.definition))
-    using plan_backfill.since, plan_backfill.until, chosen.version_id;
+  return query select * from flywheel._count_backfill(chosen.version_id, plan_backfill.since, plan_backfill.until,
+    flywheel._eligible_sql(plan_backfill.name, chosen.definition));
+exception when others or assert_failure then         -- its where raises on some span
+  return query select * from flywheel._count_backfill(chosen.version_id, plan_backfill.since, plan_backfill.until,
+    flywheel._may_be_eligible_sql(plan_backfill.name, chosen.definition));
 end
 $function$;
 comment on function flywheel.plan_backfill is 'Count the spans a backfill of the newest version would judge, and those it would skip.';
@@ -114,6 +141,10 @@ declare
   chosen flywheel.validator_versions := flywheel._find_version(start_backfill.name, null);
   found_id uuid;
 begin
+  if since >= until then
+    raise exception using errcode = 'WF009', message = format('a backfill from %s to %s has no spans', since, until),
+      hint = 'since is the first started_at, until the first one no longer included.';
+  end if;
   if chosen.status not in ('active', 'shadow', 'paused') then
     raise exception using errcode = 'WF004', message = format('validator %s is %s and cannot be backfilled', start_backfill.name, chosen.status),
       hint = format('Activate it first: select flywheel.activate_validator(%L).', start_backfill.name);
@@ -141,14 +172,15 @@ as $function$
 begin
   execute format($code$
     with page as materialized (
-      select span.*, exists (select from flywheel.scores
-               where (scores.span_id, scores.revision, scores.version_id, scores.started_at) = (span.span_id, span.revision, $5, span.started_at)) as scored
+      select span.*
         from flywheel.spans as span
        where span.started_at >= $1 and span.started_at < $2 and (span.started_at, span.span_id) > ($3, $4)
        order by span.started_at, span.span_id
        limit $6
     ), picked as (
-      select span.span_id, span.started_at, span.scored, row_number() over (order by span.started_at desc, span.span_id desc) as from_last,
+      select span.span_id, span.started_at, row_number() over (order by span.started_at desc, span.span_id desc) as from_last,
+             exists (select from flywheel.scores
+               where (scores.span_id, scores.revision, scores.version_id, scores.started_at) = (span.span_id, span.revision, $5, span.started_at)) as scored,
              (%s) as eligible
         from page as span
     )
@@ -179,7 +211,11 @@ begin
   end if;
   select validators.name, versions.lane, versions.definition into version
     from flywheel.validator_versions as versions join flywheel.validators using (validator_id) where versions.version_id = backfill.version_id;
-  select * into page from flywheel._next_spans(backfill, flywheel._eligible_sql(version.name, version.definition), advance_backfill.max_spans);
+  begin
+    select * into page from flywheel._next_spans(backfill, flywheel._eligible_sql(version.name, version.definition), advance_backfill.max_spans);
+  exception when others or assert_failure then       -- its where raises on some span
+    select * into page from flywheel._next_spans(backfill, flywheel._may_be_eligible_sql(version.name, version.definition), advance_backfill.max_spans);
+  end;
   if page.span_ids is not null then
     perform flywheel._enqueue(case version.lane when 'judge' then 'judge' else 'bulk' end, 2::smallint, array[backfill.version_id],
       page.span_ids, page.started_from, page.last_started_at, 'backfill');

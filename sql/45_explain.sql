@@ -26,7 +26,7 @@ begin
   end loop;
   return null;
 exception when others or assert_failure then
-  return format('where raises: %s', sqlerrm);
+  return null;                                  -- a where that raises leaves nothing out: the span will be unscored
 end
 $function$;
 comment on function flywheel._filtered_by is 'Internal: which part of a definition leaves a span out, in words; null = none.';
@@ -136,9 +136,9 @@ $function$;
 comment on function flywheel.why is
   'For each validator, why a span has or lacks a score: scored, unscored, queued, running, retrying, dead, filtered, sampled_out, paused, not_active or missing.';
 
--- _account: one version's books, recounted from the spans themselves and not from what the triggers believe.
-create or replace function flywheel._account(name text, version flywheel.validator_versions)
-returns table (eligible bigint, scored bigint, unscored bigint, queued bigint, running bigint, later bigint, dead bigint, missing bigint)
+-- _count_pairs: one version's books, recounted from the spans themselves and not from what the triggers believe.
+create or replace function flywheel._count_pairs(version_id uuid, eligible text)
+returns table (pairs bigint, scored bigint, unscored bigint, queued bigint, running bigint, later bigint, dead bigint, missing bigint)
 language plpgsql stable security definer
 set search_path = ''
 as $function$
@@ -159,8 +159,21 @@ begin
                  or exists (select from flywheel._activations as active where active.version_id = $1
                               and span.ingested_at >= active.started_at and (active.ended_at is null or span.ingested_at < active.ended_at)))
                 and %s)
-      ) as pairs$code$, flywheel._eligible_sql(_account.name, (_account.version).definition))
-    using (_account.version).version_id;
+      ) as pairs$code$, _count_pairs.eligible)
+    using _count_pairs.version_id;
+end
+$function$;
+comment on function flywheel._count_pairs is 'Internal: the books of one version; eligible is a predicate over the row span.';
+
+create or replace function flywheel._account(name text, version flywheel.validator_versions)
+returns table (eligible bigint, scored bigint, unscored bigint, queued bigint, running bigint, later bigint, dead bigint, missing bigint)
+language plpgsql stable security definer
+set search_path = ''
+as $function$
+begin
+  return query select * from flywheel._count_pairs(version.version_id, flywheel._eligible_sql(name, version.definition));
+exception when others or assert_failure then         -- its where raises on some span
+  return query select * from flywheel._count_pairs(version.version_id, flywheel._may_be_eligible_sql(name, version.definition));
 end
 $function$;
 comment on function flywheel._account is 'Internal: the books of one version.';
