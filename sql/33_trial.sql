@@ -43,6 +43,24 @@ end
 $function$;
 comment on function flywheel._trial_ms is 'Internal: milliseconds a sql check takes for one span.';
 
+-- _fair_trial_ms: on a busy server a quick check may look slow once. What passes its limit is tried again, and its best time counts;
+-- not when it is so far off that trying again would only cost time.
+create or replace function flywheel._fair_trial_ms(definition jsonb, span flywheel.spans, limit_ms double precision) returns double precision
+language plpgsql volatile security definer
+set search_path = ''
+as $function$
+declare
+  best double precision := flywheel._trial_ms(definition, span);
+begin
+  for again in 1..2 loop
+    exit when best <= limit_ms or best > 10 * limit_ms;
+    best := least(best, flywheel._trial_ms(definition, span));
+  end loop;
+  return best;
+end
+$function$;
+comment on function flywheel._fair_trial_ms is 'Internal: milliseconds a sql check takes for one span, the best of three when the first is over the limit.';
+
 -- _slowest_trial: the first span that takes longer than its limit; null = none does.
 create or replace function flywheel._slowest_trial(definition jsonb) returns text
 language plpgsql volatile security definer
@@ -52,17 +70,19 @@ declare
   limit_ms double precision := flywheel._setting('inline_limit_ms');
   hostile record;
   recent flywheel.spans;
+  allowed double precision;
   took double precision;
 begin
   perform flywheel._trial_ms(definition, flywheel._hostile_span('x'));   -- the first call pays for loading and planning
   for hostile in select * from flywheel._hostile_texts() loop
-    took := flywheel._trial_ms(definition, flywheel._hostile_span(hostile.body));
-    if took > limit_ms * greatest(1, hostile.size / 10000) then
+    allowed := limit_ms * greatest(1, hostile.size / 10000);
+    took := flywheel._fair_trial_ms(definition, flywheel._hostile_span(hostile.body), allowed);
+    if took > allowed then
       return format('%s ms for a text of %s characters beginning with %L', round(took), length(hostile.body), left(hostile.body, 12));
     end if;
   end loop;
   for recent in select * from flywheel.spans order by spans.span_id desc limit 50 loop
-    took := flywheel._trial_ms(definition, recent);
+    took := flywheel._fair_trial_ms(definition, recent, limit_ms);
     if took > limit_ms then
       return format('%s ms for span %s', round(took), recent.span_id);
     end if;
