@@ -176,3 +176,18 @@ def test_a_server_without_pgvector_is_told_its_package(empty_dsn: str, monkeypat
     with psycopg.connect(empty_dsn) as session:
         major = session.info.server_version // 10000
     assert f"postgresql-{major}-pgvector" in str(raised.value.hint)
+
+
+def test_a_function_of_an_older_release_with_other_arguments_is_replaced(
+    dsn: str, connection: psycopg.Connection
+) -> None:
+    connection.execute(
+        "create function flywheel._wake(lane text) returns void language sql volatile security invoker as 'select'"
+    )
+    connection.execute(
+        "update flywheel.settings set value = value || '[[\"routine\", \"flywheel._wake(text)\"]]'"
+        " where name = 'sql_objects'"
+    )
+    schema.upgrade(dsn, reapply=True)
+    kept = connection.execute("select oid::regprocedure::text from pg_proc where proname = '_wake'").fetchall()
+    assert kept == [("flywheel._wake()",)]

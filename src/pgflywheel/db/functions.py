@@ -16,7 +16,7 @@ from pgflywheel.errors import DatabaseError, WrongStatus, kind_of
 Made = tuple[str, str]  # ('routine' | 'view', identity)
 
 # Dropped and made again only when `create or replace` cannot: it would lose what users granted on them.
-_CANNOT_REPLACE = ("42P13", "42P16", "2BP01")
+_CANNOT_REPLACE = ("42P13", "42P16", "2BP01", "42725")  # 42725: an older one with other arguments stands beside it
 
 _TOUCHED = """
 select 'routine', (pg_identify_object('pg_proc'::regclass, oid, 0)).identity
