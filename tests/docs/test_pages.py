@@ -11,6 +11,7 @@ from uuid import uuid4
 import pytest
 
 from pgflywheel.worker.metrics import Metrics
+from tests.bench.__main__ import NAMES
 from tests.conftest import Connection
 from tests.docs.blocks import BEGIN_WITH_QUICKSTART, ROOT, blocks, pages
 from tests.docs.commands_page import commands
@@ -116,3 +117,14 @@ def _settings_read(read: Callable[[Path], str]) -> set[str]:
 def test_every_environment_variable_is_in_the_docs() -> None:
     text = (ROOT / "docs/reference/settings.md").read_text("utf-8")
     assert {name for name in _settings_read(Path.read_text) if name not in text} == set()
+
+
+@pytest.mark.parametrize("page", EVERY_PAGE, ids=_name)
+def test_every_benchmark_a_page_names_can_be_run(page: Path) -> None:
+    named = set(re.findall(r"python -m tests\.bench (\w+)", page.read_text("utf-8")))
+    assert named - {"NAME"} <= set(NAMES)
+
+
+def test_every_benchmark_is_in_the_docs() -> None:
+    text = (ROOT / "docs/explanation/performance.md").read_text("utf-8")
+    assert _first_column(text) == set(NAMES)
