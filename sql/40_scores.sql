@@ -89,6 +89,32 @@ $function$;
 comment on function flywheel._complete_sql is
   'Internal: score and end running jobs whose versions are all sql; returns jobs ended (0 = lease lost, nothing written) and scores written.';
 
+-- _require_readable: arrays are built in memory, and an allocation that fails takes the server's other work along.
+-- Sizes are known without reading the texts. 53200 makes the worker cut the job; one span may be of any size.
+create or replace function flywheel._require_readable(span_ids uuid[], started_from timestamptz, started_until timestamptz, columns text[])
+returns void
+language plpgsql stable security invoker
+set search_path = ''
+as $function$
+declare
+  total bigint;
+  most constant bigint := 128 * 1024 * 1024;
+  sizes text := (select string_agg(format('coalesce(octet_length(span.%1$I), 0)', read.name), ' + ')
+                   from unnest(_require_readable.columns) as read(name) where read.name in ('input', 'output', 'error'));
+begin
+  if sizes is null or cardinality(_require_readable.span_ids) < 2 then
+    return;
+  end if;
+  execute format('select sum((%s)::bigint) from flywheel.spans as span where span.span_id = any ($1) and span.started_at between $2 and $3', sizes)
+    into total using _require_readable.span_ids, _require_readable.started_from, _require_readable.started_until;
+  if total > most then
+    raise exception using errcode = '53200',
+      message = format('%s MB of text are too much to read together', total / 1024 / 1024);
+  end if;
+end
+$function$;
+comment on function flywheel._require_readable is 'Internal: raise 53200 when the texts of several spans are too large to read together.';
+
 -- _read_spans: only the spans meant by the version and only the columns its check declares, column by column in one array.
 create or replace function flywheel._read_spans(fences uuid[], version_id uuid, columns text[], out keys flywheel._span_key[], out texts text[])
 language plpgsql stable security definer
@@ -108,6 +134,7 @@ begin
     into pieces, whole
     from unnest(_read_spans.columns) with ordinality as wanted(name, place);
   select * into work from flywheel._running_spans(_read_spans.fences);
+  perform flywheel._require_readable(work.span_ids, work.started_from, work.started_until, _read_spans.columns);
   execute format('select keys, %s from (select array_agg(%s) as keys%s from flywheel.spans as span
                    where span.span_id = any ($1) and span.started_at between $2 and $3 and %s) as picked',
       coalesce(whole, 'null::text[]'), flywheel._key_sql(), coalesce(pieces, ''), eligible)

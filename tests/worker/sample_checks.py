@@ -6,6 +6,7 @@ import asyncio
 import ctypes
 import math
 import os
+import sys
 import time
 from typing import Any
 
@@ -120,6 +121,7 @@ async def raises_value_error(text: str) -> bool:
 
 
 async def waits_for_ever(text: str) -> bool:
+    print("waiting for ever", file=sys.stderr, flush=True)
     await asyncio.sleep(3600)
     return True
 

@@ -148,6 +148,26 @@ def test_one_span_an_sql_check_fails_on_costs_the_others_nothing(
     assert waiting(connection) == 0
 
 
+def test_a_job_none_of_whose_spans_a_version_means_ends(dsn: str, connection: Connection) -> None:
+    activate(connection, "nobody", check="is_short", where="span.output = 'nothing like it'")
+    insert(connection, ["a", "b"])
+    connection.execute("insert into flywheel.spans (output) values ('c')")
+    connection.execute("delete from flywheel.spans where output = 'c'")
+    work(dsn)
+    assert waiting(connection) == 0
+    assert value(connection, "select count(*) from flywheel.scores") == 0
+
+
+def test_texts_too_large_to_read_together_are_read_apart(dsn: str, connection: Connection) -> None:
+    activate(connection, "large", check="is_short")
+    connection.execute(
+        "insert into flywheel.spans (output) select repeat(n::text, 10000000) from generate_series(1, 20) as n"
+    )
+    work(dsn)
+    assert value(connection, "select count(*) from flywheel.scores where not passed") == 20
+    assert value(connection, "select count(*) from flywheel._faults") == 0
+
+
 def test_a_where_that_raises_is_a_fault_of_its_python_check(dsn: str, connection: Connection) -> None:
     activate(connection, "faulty", check="is_short", where="1 / (length(span.output) - 3) > -100")
     insert(connection, ["a", "bad", "b"])

@@ -6,6 +6,7 @@ import asyncio
 import json
 import signal
 import socket
+import subprocess
 import urllib.request
 from uuid import uuid4
 
@@ -15,8 +16,8 @@ import pytest
 from pgflywheel.db import queue
 from pgflywheel.db.connect import open_database
 from pgflywheel.errors import SchemaMissing
-from pgflywheel.worker.loop import run_worker
-from pgflywheel.worker.site import Options
+from pgflywheel.worker.loop import Worker, run_worker
+from pgflywheel.worker.site import Options, Site
 from tests.worker.support import (
     Connection,
     activate,
@@ -58,9 +59,22 @@ def test_the_grace_period_ends_calls_that_do_not(dsn: str, connection: Connectio
     with process(dsn, "--grace-seconds", "0.2") as worker:
         until(started(connection))
         insert(connection, ["a"])
-        until(lambda: value(connection, "select count(*) from flywheel._running"))
+        until(lambda: "waiting for ever" in _line(worker))
         worker.send_signal(signal.SIGTERM)
         assert worker.wait(30) == 0
+    assert value(connection, "select count(*) from flywheel._ready") == 1
+
+
+def test_ctrl_c_twice_waits_for_nothing(dsn: str, connection: Connection) -> None:
+    activate(connection, "judge", check="waits_for_ever", lane="judge")
+    with process(dsn, "--grace-seconds", "3000") as worker:
+        until(started(connection))
+        insert(connection, ["a"])
+        until(lambda: "waiting for ever" in _line(worker))
+        worker.send_signal(signal.SIGINT)
+        until(lambda: "stopping" in _line(worker))
+        worker.send_signal(signal.SIGINT)
+        assert worker.wait(30) == 130
     assert value(connection, "select count(*) from flywheel._ready") == 1
 
 
@@ -135,6 +149,29 @@ def test_an_idle_worker_is_woken_by_an_insert(dsn: str, connection: Connection) 
     asyncio.run(judged_without_polling())
 
 
+def test_a_worker_that_listen_does_not_reach_polls_and_says_so(
+    dsn: str, empty_dsn: str, connection: Connection
+) -> None:
+    activate(connection, "bulk", kind="sql", expression="true")
+
+    async def run() -> None:
+        async with open_database(dsn, max_connections=2) as db:
+            worker = Worker(
+                Site.of(db, Options(lanes=("bulk",), poll_seconds=0.1)), empty_dsn
+            )  # as far off as a pooler
+            working = asyncio.create_task(worker.run())
+            while not worker.bell.pooled:
+                await asyncio.sleep(0.01)
+            await db.execute("insert into flywheel.spans (output) values ('a')")
+            while not await db.value("select count(*) from flywheel.scores"):
+                await asyncio.sleep(0.01)
+            assert not await db.value("select listening from flywheel._workers")
+            worker.stop()
+            await working
+
+    asyncio.run(run())
+
+
 def test_a_worker_goes_on_when_its_connections_are_cut(dsn: str, connection: Connection) -> None:
     activate(connection, "judge", check="waits_a_second", lane="judge")
     activate(connection, "bulk", kind="sql", expression="true")
@@ -200,6 +237,10 @@ def test_backfill_and_live_jobs_are_all_judged(dsn: str, connection: Connection)
     insert(connection, ["live"])
     asyncio.run(run_worker(dsn, "flywheel", Options(until_idle=True)))
     assert len(scores(connection, "bulk")) == 101
+
+
+def _line(worker: subprocess.Popen[str]) -> str:
+    return worker.stderr.readline() if worker.stderr else ""
 
 
 def _get(port: int, path: str) -> str:

@@ -26,6 +26,7 @@ from pgflywheel.errors import FlywheelError
 
 log = logging.getLogger(__name__)
 PROBE_SECONDS = 1.0
+PROBE_AGAIN_SECONDS = 300.0
 RETRY_SECONDS = 1.0
 _LOCK = "(select 'flywheel'::regnamespace::oid::integer), 1"
 BUSY, IDLE, FULL = "busy", "idle", "full"
@@ -56,13 +57,14 @@ class Doorbell:
             event.set()
 
     async def run(self) -> None:
-        """Listen until cancelled; connect again when the connection breaks; end when LISTEN does not work here."""
+        """Listen until cancelled; connect again when the connection breaks, and later when LISTEN does not work."""
         failures = 0
-        while not self.pooled:
+        while True:
             try:
                 async with self._connected() as connection:
                     failures = 0
                     await self._attend(connection)
+                await asyncio.sleep(PROBE_AGAIN_SECONDS)
             except (psycopg.Error, FlywheelError, OSError) as error:
                 failures += 1
                 log.warning("the listening connection broke; polling meanwhile", extra={"error": str(error).strip()})
@@ -99,10 +101,9 @@ class Doorbell:
         await queue.notify(self.database, token)
         with suppress(TimeoutError):
             await asyncio.wait_for(heard.wait(), PROBE_SECONDS)
-        self.listening = heard.is_set()
+        self.listening, self.pooled = heard.is_set(), not heard.is_set()
 
     async def _give_up(self, connection: Connection) -> Connection:
-        self.pooled = True
         log.warning("LISTEN does not reach this worker, as behind a transaction pooler: it polls")
         with suppress(psycopg.Error):
             await connection.execute("unlisten *")

@@ -42,10 +42,13 @@ async def run_worker(dsn: str, schema: str, options: Options) -> None:
     async with open_database(dsn, schema, max_connections=MAX_CONNECTIONS, application_name="pgflywheel worker") as db:
         await require_current(db)
         worker = Worker(Site.of(db, options), dsn)
-        with suppress(NotImplementedError):
-            for number in (signal.SIGTERM, signal.SIGINT):
-                asyncio.get_running_loop().add_signal_handler(number, worker.stop)
+        loop = asyncio.get_running_loop()
+        with suppress(NotImplementedError, RuntimeError, ValueError):  # not everywhere, and in the main thread only
+            loop.add_signal_handler(signal.SIGTERM, worker.stop)
+            loop.add_signal_handler(signal.SIGINT, worker.interrupt)
         await worker.run()
+        if worker.interrupted:
+            raise KeyboardInterrupt
 
 
 class Worker:
@@ -57,6 +60,8 @@ class Worker:
         self.bell = Doorbell(dsn, site.database, self.wakes)
         self.buffer = Buffer(site)
         self.lanes = [self._lane(name) for name in site.options.lanes]
+        self.interrupted = False
+        self.hurry = asyncio.Event()
 
     def _lane(self, name: str) -> Lane:
         wake = self.wakes[name]
@@ -69,6 +74,13 @@ class Worker:
             log.info("stopping", extra={"in_hand": len(self.site.in_hand)})
         self.site.stopping.set()
         self.bell.ring()
+
+    def interrupt(self) -> None:
+        """Stop; at the second time, do not wait for what is in hand."""
+        if self.interrupted:
+            self.hurry.set()
+        self.interrupted = True
+        self.stop()
 
     async def run(self) -> None:
         """Run until stopped."""
@@ -99,13 +111,27 @@ class Worker:
         self.stop()
         ends = monotonic() + self.site.options.grace_seconds
         try:
-            await _end(lanes, ends)
+            await self._end(lanes, ends)
             self.buffer.close()
-            await _end([writing], ends)
+            await self._end([writing], ends)
         finally:
             for task in (stopping, writing, *lanes):
                 task.cancel()
             await asyncio.gather(stopping, writing, *lanes, return_exceptions=True)
+
+    async def _end(self, tasks: list[asyncio.Task[None]], ends: float) -> None:
+        """Wait for tasks until then, or until there is a hurry; raise what one raised."""
+        hurry = asyncio.create_task(self.hurry.wait())
+        pending = {*tasks}
+        while pending and not hurry.done() and monotonic() < ends:
+            waited = asyncio.wait([hurry, *pending], timeout=ends - monotonic(), return_when=asyncio.FIRST_COMPLETED)
+            pending -= (await waited)[0]
+        hurry.cancel()
+        if pending:
+            log.warning("not waiting any longer; what is in hand is given back")
+        for task in tasks:
+            if task.done():
+                task.result()
 
     async def _leave(self) -> None:
         await self.site.pool.close()
@@ -161,12 +187,3 @@ class Worker:
             "stopping": self.site.stopping.is_set(),
             "lease_seconds_left": round(max(0.0, lease.ends - monotonic()), 1),
         }
-
-
-async def _end(tasks: list[asyncio.Task[None]], ends: float) -> None:
-    """Wait for tasks until then; raise what one raised."""
-    done, late = await asyncio.wait(tasks, timeout=max(0.0, ends - monotonic()))
-    if late:
-        log.warning("the grace period is over; what is in hand is given back")
-    for task in done:
-        task.result()
