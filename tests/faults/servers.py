@@ -118,7 +118,7 @@ def bouncer(dsn: str, folder: Path) -> Iterator[str]:
     config = folder / "pgbouncer.ini"
     config.write_text(
         _CONFIG.format(
-            host=given.get("host", "127.0.0.1"),
+            host=given["host"],
             port=given.get("port", 5432),
             user=given["user"],
             folder=folder,
@@ -126,7 +126,7 @@ def bouncer(dsn: str, folder: Path) -> Iterator[str]:
             prepared="max_prepared_statements = 100" if knows_prepared_statements() else "",
         )
     )
-    process = subprocess.Popen([str(PGBOUNCER), *_as_somebody(folder), str(config)], stderr=subprocess.DEVNULL)
+    process = subprocess.Popen([str(PGBOUNCER), *_as_owner_of(str(given["host"]), folder), str(config)], stderr=subprocess.DEVNULL)
     try:
         through = make_conninfo(host=str(folder), port=BOUNCER_PORT, user="anybody", dbname=given["dbname"])
         wait_until("pgbouncer answers", lambda: answers(through), 20)
@@ -136,9 +136,10 @@ def bouncer(dsn: str, folder: Path) -> Iterator[str]:
         process.wait(20)
 
 
-def _as_somebody(folder: Path) -> list[str]:
-    """Return the option without which root cannot run it."""
+def _as_owner_of(server: str, folder: Path) -> list[str]:
+    """Return the option without which root cannot run it: who reaches a server's socket reaches the server."""
     if os.geteuid() != 0:
         return []
-    shutil.chown(folder, "nobody")
-    return ["-u", "nobody"]
+    user = Path(server).owner() if server.startswith("/") else "nobody"
+    shutil.chown(folder, user)
+    return ["-u", user]
