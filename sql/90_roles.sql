@@ -69,7 +69,7 @@ begin
     select procs.oid::regprocedure as signature from pg_catalog.pg_proc as procs
      where procs.pronamespace = 'flywheel'::regnamespace and procs.proname in (
        '_heartbeat', '_leave', '_claim', '_claim_calls', '_lock_fences', '_finish', '_split', '_bury', '_retry', '_hold', '_promote_later',
-       '_give_back', '_reap', '_log_run', '_complete_sql', '_run_sql_checks', '_read_spans', '_write_scores', '_mark_unscored', '_record_fault',
+       '_give_back', '_give_back_strays', '_read_calls', '_lane_runs', '_reap', '_log_run', '_complete_sql', '_run_sql_checks', '_read_spans', '_write_scores', '_mark_unscored', '_record_fault',
        '_reconcile_recent', '_maintain_partitions', '_running_spans', 'reconcile', 'new_id')
   loop
     perform flywheel._grant('flywheel_worker', format('execute on function %s', act.signature));
@@ -77,8 +77,9 @@ begin
 end
 $block$;
 select flywheel._grant('flywheel_worker', privilege) from unnest(array[
-  'select on flywheel.validators, flywheel.validator_versions, flywheel.validator_status, flywheel.queue_status, flywheel.worker_status, flywheel.settings',
-  'maintain on flywheel._ready, flywheel._running, flywheel._later']) as privilege
+  'select on flywheel.validators, flywheel.validator_versions, flywheel.validator_status, flywheel.queue_status, flywheel.worker_status, flywheel.settings,
+             flywheel.alembic_version, flywheel._ready, flywheel._running, flywheel._later, flywheel._lanes',
+  'maintain on flywheel._ready, flywheel._running, flywheel._later, flywheel._workers']) as privilege
  where privilege not like 'maintain%' or current_setting('server_version_num')::integer >= 170000;
 
 -- Admin: define and switch validators, read everything people read. A validator's SQL runs as the owner of the install:
@@ -88,7 +89,7 @@ select flywheel._grant('flywheel_admin', privilege) from unnest(array[
   'select on all tables in schema flywheel_bi',
   'select on flywheel.spans, flywheel.feedback, flywheel.scores, flywheel.validators, flywheel.validator_versions, flywheel.traces, flywheel.trace_summary,
              flywheel.current_scores, flywheel.score_history, flywheel.accounts, flywheel.queue_status, flywheel.dead_jobs,
-             flywheel.validator_status, flywheel.worker_status, flywheel.run_log, flywheel.settings',
+             flywheel.validator_status, flywheel.worker_status, flywheel.run_log, flywheel.settings, flywheel.alembic_version, flywheel.spans_default',
   'update (status, paused_reason, paused_detail) on flywheel.validator_versions',
   'update (value) on flywheel.settings',
   'execute on function flywheel.define_validator(text, jsonb), flywheel.approve_validator(text, integer), flywheel.activate_validator(text, integer),

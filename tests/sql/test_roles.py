@@ -1,0 +1,321 @@
+"""Who may do what: the whole matrix against a golden file, and real attempts as each role.
+
+PGFLYWHEEL_WRITE_GOLDEN=1 writes the file anew; read the difference before committing it.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg.conninfo import make_conninfo
+from psycopg.types.json import Jsonb
+
+from pgflywheel.db import schema
+from tests.sql.support import (
+    Connection,
+    activate,
+    define,
+    inline,
+    insert,
+    insert_many,
+    refused,
+    rows,
+    scores,
+    status_of,
+    value,
+    worker,
+)
+
+GOLDEN = Path(__file__).parent.parent / "golden" / "privileges.txt"
+ROLES = ("public", "flywheel_writer", "flywheel_worker", "flywheel_reviewer", "flywheel_analyst", "flywheel_admin")
+SPACES = "('flywheel'::regnamespace, 'flywheel_bi'::regnamespace)"
+RELATIONS = f"""
+select format('%s %s', case relkind when 'v' then 'view' else 'table' end, oid::regclass), role,
+       array_to_string(array(select privilege from unnest(array['select', 'insert', 'update', 'delete', 'truncate', 'references', 'trigger']) as privilege
+                              where has_table_privilege(role, pg_class.oid, privilege)), '+'),
+       (select string_agg(attname, ',' order by attname) from pg_attribute
+         where attrelid = pg_class.oid and attnum > 0 and not attisdropped and has_column_privilege(role, attrelid, attnum, 'update')
+           and not has_table_privilege(role, pg_class.oid, 'update'))
+  from pg_class cross join unnest(%s::text[]) as role
+ where relnamespace in {SPACES} and relkind in ('r', 'p', 'v') and relname !~ '_[0-9]{{8}}$'"""
+FUNCTIONS = f"""
+select format('function %s', oid::regprocedure), role, case when has_function_privilege(role, oid, 'execute') then 'execute' end, null
+  from pg_proc cross join unnest(%s::text[]) as role where pronamespace in {SPACES}"""
+SCHEMAS = """
+select format('schema %s', nspname), role,
+       array_to_string(array(select privilege from unnest(array['usage', 'create']) as privilege
+                              where has_schema_privilege(role, pg_namespace.oid, privilege)), '+'), null
+  from pg_namespace cross join unnest(%s::text[]) as role where nspname in ('flywheel', 'flywheel_bi')"""
+
+
+def matrix(connection: Connection) -> list[str]:
+    """Return a line for each object that says which role may do what with it."""
+    allowed: dict[str, list[str]] = {}
+    query = f"({SCHEMAS}) union all ({RELATIONS}) union all ({FUNCTIONS})".replace("%s %s", "%%s %%s")
+    for name in ("schema", "function"):
+        query = query.replace(f"'{name} %s'", f"'{name} %%s'")
+    for what, role, privileges, columns in rows(connection, query, [list(ROLES)] * 3):
+        said = allowed.setdefault(what, [])
+        told = "+".join(filter(None, [privileges, columns and f"update({columns})"]))
+        if told:
+            said.append(f"{role.removeprefix('flywheel_')}={told}")
+    return [f"{what}: {' '.join(sorted(said)) or 'nobody'}" for what, said in sorted(allowed.items())]
+
+
+@contextmanager
+def acting(connection: Connection, role: str) -> Iterator[Connection]:
+    connection.execute(f"set role {role}".encode())
+    yield connection
+    connection.execute("reset role")
+
+
+def test_every_privilege_is_as_the_golden_file_says(connection: Connection) -> None:
+    found = "\n".join(matrix(connection)) + "\n"
+    if os.environ.get("PGFLYWHEEL_WRITE_GOLDEN"):
+        GOLDEN.write_text(found)
+    assert found.splitlines() == GOLDEN.read_text().splitlines()
+
+
+def test_public_has_nothing(connection: Connection) -> None:
+    assert not [line for line in matrix(connection) if "public=" in line]
+
+
+def test_what_is_made_later_stays_closed(connection: Connection) -> None:
+    """Generated functions are replaced, partitions made, sql/ applied again: none of it opens anything."""
+    before = matrix(connection)
+    inline(connection, "one")
+    activate(connection, "two", kind="python", callable="a:b", lane="judge")
+    connection.execute("select flywheel.ensure_partitions('2024-05-05', '2024-05-06')")
+    schema.upgrade(connection.info.dsn + f" password={connection.info.password}", reapply=True)
+    assert matrix(connection) == before
+    query = f"""select relname, role from pg_class cross join unnest(%s::text[]) as role
+                 where relnamespace in {SPACES} and relname ~ '_[0-9]{{8}}$' and relkind = 'r'
+                   and has_any_column_privilege(role, pg_class.oid, 'select, insert, update, references')"""
+    assert rows(connection, query, [list(ROLES)]) == []
+
+
+def attempts(connection: Connection) -> list[str]:
+    """Return reads of every table and view, writes to every table, a call of every function; a strict one is not called for nulls."""
+    tables = [
+        name
+        for (name,) in rows(
+            connection,
+            f"select oid::regclass::text from pg_class where relnamespace in {SPACES} and relkind in ('r', 'p', 'v') order by 1",
+        )
+    ]
+    functions = rows(
+        connection,
+        f"""select oid::regproc::text, array(select 'null::' || format_type(type, null) from unnest(proargtypes) as type)
+              from pg_proc where pronamespace in {SPACES} and prorettype <> 'trigger'::regtype and not proisstrict order by 1""",
+    )
+    reads = [f"select * from {name} limit 1" for name in tables]
+    kept = [name for name in tables if value(connection, "select relkind in ('r', 'p') from pg_class where oid = %s::regclass", [name])]
+    writes = [f"{act} {name}" for name in kept for act in ("delete from", "truncate")]
+    calls = [f"select {name}({', '.join(types)})" for name, types in functions]
+    return reads + writes + calls
+
+
+def done_by(connection: Connection, role: str) -> set[str]:
+    """Return the statements that were not refused for want of a privilege."""
+    statements = attempts(connection)
+    done = set()
+    with acting(connection, role):
+        for statement in statements:
+            try:
+                with connection.transaction(force_rollback=True):
+                    connection.execute(statement.encode())
+            except psycopg.errors.InsufficientPrivilege:
+                continue
+            except psycopg.Error:
+                pass
+            done.add(statement.split(" limit ")[0].removeprefix("select ").split("(")[0])
+    return done
+
+
+def test_a_writer_can_ask_the_guard_and_nothing_else(connection: Connection) -> None:
+    insert(connection)
+    assert done_by(connection, "flywheel_writer") == {"flywheel.guard", "flywheel.new_id"}
+
+
+def test_an_analyst_can_read_views_and_the_log_and_nothing_else(connection: Connection) -> None:
+    insert(connection)
+    activate(connection, "short")
+    names = (
+        "accounts", "current_scores", "dead_jobs", "queue_status", "run_log", "score_history", "trace_summary", "traces",
+        "validator_status", "worker_status",
+    )  # fmt: skip
+    readable = {f"* from flywheel.{name}" for name in names} | {"* from flywheel_bi.spans", "* from flywheel_bi.scores"}
+    assert done_by(connection, "flywheel_analyst") >= readable | {"flywheel.why"}
+    closed = {line for line in done_by(connection, "flywheel_analyst") if line not in readable}
+    assert closed == {"flywheel.why", "flywheel._accounts", "flywheel._id_time"}
+
+
+def test_a_reviewer_can_do_nothing_yet(connection: Connection) -> None:
+    assert done_by(connection, "flywheel_reviewer") == set()
+
+
+def test_every_read_a_role_is_granted_works(connection: Connection) -> None:
+    """A view may call a function that its reader may not."""
+    inline(connection, "short")
+    activate(connection, "queued")
+    insert(connection)
+    connection.execute("select flywheel.pause_lane('bulk', 'x')")
+    query = f"""select role, oid::regclass::text from pg_class cross join unnest(%s::text[]) as role
+                 where relnamespace in {SPACES} and relkind in ('r', 'p', 'v') and has_table_privilege(role, pg_class.oid, 'select')"""
+    granted = rows(connection, query, [list(ROLES[1:])])
+    assert len(granted) > 20
+    for role, name in granted:
+        with acting(connection, role):
+            connection.execute(f"select * from {name}".encode())
+
+
+def test_a_writer_writes_in_every_way(connection: Connection) -> None:
+    inline(connection, "short")
+    activate(connection, "queued")
+    activate(connection, "judged", kind="python", callable="a:b", lane="judge")
+    inline(connection, "no_secrets", action="block", expression="span.output !~ 'secret'")
+    span_id, started_at = uuid.uuid4(), "2026-01-02 03:04:05+00"
+    with acting(connection, "flywheel_writer"):
+        connection.execute("insert into flywheel.spans (input, output) values ('q', 'a')")
+        for _ in range(2):
+            replay = "insert into flywheel.spans (span_id, started_at) values (%s, %s) on conflict do nothing"
+            connection.execute(replay, [span_id, started_at])
+        with connection.cursor().copy("copy flywheel.spans (input, output) from stdin") as copy:
+            for _ in range(1_500):
+                copy.write_row(["q", "a"])
+        connection.execute("insert into flywheel.traces (input, output) values ('q', 'a')")
+        connection.execute("insert into flywheel.feedback (span_id, kind) values (%s, 'thumb')", [span_id])
+        guarded = rows(connection, "select validator, passed from flywheel.guard('p', 'n', 'output', 'a secret')")
+        assert guarded == [("no_secrets", False), ("short", True)]
+        assert refused(connection, "insert into flywheel.spans (output) values ('a secret')").sqlstate == "WF001"
+        for statement in ("select * from flywheel.spans", "update flywheel.spans set output = 'x'", "delete from flywheel.feedback",
+                          "insert into flywheel.spans (output) values ('x') returning output",
+                          "insert into flywheel.scores default values", "select flywheel.purge(now())"):  # fmt: skip
+            assert refused(connection, statement).sqlstate == "42501", statement
+    assert value(connection, "select count(*) from flywheel.spans") == 1_503
+    assert len(scores(connection)) == 3_004
+
+
+def test_a_writers_insert_may_pause_a_validator_it_may_not_touch(connection: Connection) -> None:
+    inline(connection, "raising", expression="1 / (length(span.output) - 3) > -9")
+    with acting(connection, "flywheel_writer"):
+        for _ in range(4):
+            connection.execute("insert into flywheel.spans (output) values ('abc')")
+        assert refused(connection, "update flywheel.validator_versions set status = 'retired'").sqlstate == "42501"
+    assert status_of(connection, "raising") == "paused"
+
+
+def test_an_analyst_sees_why(connection: Connection) -> None:
+    inline(connection, "short")
+    span_id = insert(connection)
+    with acting(connection, "flywheel_analyst"):
+        assert rows(connection, "select validator, state from flywheel.why(%s)", [span_id]) == [("short", "scored")]
+        assert rows(connection, "select balanced from flywheel.accounts") == [(True,)]
+        assert rows(connection, "select pass, validator from flywheel_bi.scores") == [(1.0, "short")]
+
+
+def test_an_admin_defines_switches_and_repairs(connection: Connection) -> None:
+    with acting(connection, "flywheel_admin"):
+        define(connection, "short", lane="inline", expression="flywheel._id_time(span.span_id) is not null")
+        connection.execute("select flywheel.activate_validator('short')")
+        query = "update flywheel.validator_versions set status = 'paused', paused_detail = 'x'"
+        connection.execute(query)
+        connection.execute("update flywheel.validator_versions set status = 'active'")
+        connection.execute("update flywheel.settings set value = '60' where name = 'inline_limit_ms'")
+        connection.execute("select flywheel.reconcile(now() - interval '1 hour')")
+        definition = Jsonb({"kind": "sql", "expression": "true"})
+        assert rows(connection, "select passed from flywheel.test_validator(%s, 'q', 'a')", [definition]) == [(True,)]
+        assert refused(connection, "update flywheel.validator_versions set definition = '{}'").sqlstate == "42501"
+        assert refused(connection, "insert into flywheel.spans default values").sqlstate == "42501"
+    insert(connection)
+    assert scores(connection) == [("short", True, None)]
+
+
+def test_a_worker_can_do_its_whole_round(connection: Connection) -> None:
+    chosen = activate(connection, "short")
+    judged = activate(connection, "polite", kind="python", callable="a:b", lane="judge")
+    insert(connection, "abc")
+    connection.execute("set role flywheel_worker")
+    worker_id = worker(connection)
+    calls: list[tuple[str, list[Any]]] = [
+        ("_heartbeat(%s, 'w', '{bulk}', 60, true, 0, '0', false)", [worker_id]),
+        ("_maintain_partitions()", []),
+        ("_reconcile_recent()", []),
+        ("_promote_later()", []),
+        ("_reap()", []),
+    ]
+    for call, given in calls:
+        connection.execute(f"select flywheel.{call}".encode(), given)
+    claimed = rows(connection, "select fence, version_ids from flywheel._claim('bulk', 1::smallint, %s, 5, null)", [worker_id])
+    query = "select jobs, scores from flywheel._complete_sql(%s, %s, %s, now())"
+    assert rows(connection, query, [worker_id, [claimed[0][0]], claimed[0][1]]) == [(1, 1)]
+    calls_claimed = rows(connection, "select fence from flywheel._claim_calls(1::smallint, %s, 5, null)", [worker_id])
+    fences = [row[0] for row in calls_claimed]
+    assert value(connection, "select flywheel._lock_fences(%s, %s)", [worker_id, fences]) == fences
+    read = "select flywheel._write_scores(%s, keys, '{true}') from flywheel._read_spans(%s, %s, '{output}')"
+    assert value(connection, read, [judged, fences, judged]) == 1
+    assert value(connection, "select flywheel._finish(%s, %s)", [worker_id, fences]) == 1
+    connection.execute("select flywheel._record_fault(%s, 'timed_out', 'x', 1)", [chosen])
+    connection.execute("select flywheel._log_run(%s, 'judge', 1, 1, 1, now(), 'completed', null)", [worker_id])
+    connection.execute("select flywheel._leave(%s)", [worker_id])
+    for statement in ("select * from flywheel.spans", "delete from flywheel._ready", "insert into flywheel.spans default values",
+                      "select flywheel.activate_validator('short')"):  # fmt: skip
+        assert refused(connection, statement).sqlstate == "42501", statement
+    connection.execute("reset role")
+    assert len(scores(connection)) == 2
+
+
+def test_an_author_gains_no_rights_by_being_called(connection: Connection) -> None:
+    """Trigger functions may not be called by hand, and nobody can plant a function in the schema."""
+    for role in ROLES[1:]:
+        with acting(connection, role):
+            said = refused(connection, "create function flywheel.mine() returns integer language sql return 1")
+            assert said.sqlstate == "42501"
+            assert refused(connection, "create table flywheel_bi.mine ()").sqlstate == "42501"
+
+
+CHECKS = '''
+def short(text):
+    return len(text) < 10
+async def polite(text):
+    return "please" in text
+'''
+
+
+def test_the_worker_process_needs_no_more_than_its_role(connection: Connection, dsn: str, tmp_path: Path) -> None:
+    (tmp_path / "shop_checks.py").write_text(CHECKS)
+    activate(connection, "in_sql")
+    activate(connection, "in_python", kind="python", callable="shop_checks:short")
+    activate(connection, "called", kind="python", callable="shop_checks:polite", lane="judge")
+    activate(connection, "raising", expression="1 / (length(span.output) - 3) > -9")
+    insert_many(connection, 20, "case n when 7 then 'abc' else 'please' end")
+    command = [sys.executable, "-m", "pgflywheel", "worker", "run", "--until-idle"]
+    environment = {**os.environ, "PGFLYWHEEL_DSN": make_conninfo(dsn, options="-c role=flywheel_worker"), "PYTHONPATH": str(tmp_path)}
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert "permission denied" not in ran.stderr
+    query = "select validator, passed, unscored_reason, count(*) from flywheel.current_scores group by 1, 2, 3 order by 1, 2"
+    assert rows(connection, query) == [
+        ("called", False, None, 1),
+        ("called", True, None, 19),
+        ("in_python", True, None, 20),
+        ("in_sql", True, None, 20),
+        ("raising", True, None, 19),
+        ("raising", None, "raised", 1),
+    ]
+
+
+@pytest.mark.parametrize("role", ROLES[1:])
+def test_no_role_can_log_in_or_do_more_than_its_grants(connection: Connection, role: str) -> None:
+    query = """select rolcanlogin, rolsuper, rolcreaterole, rolcreatedb, rolbypassrls, rolreplication,
+                      exists (select from pg_auth_members where member = pg_roles.oid) from pg_roles where rolname = %s"""
+    assert rows(connection, query, [role]) == [(False,) * 7]
