@@ -12,6 +12,7 @@ from uuid import uuid4
 
 import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 
 from pgflywheel.db import queue
 from pgflywheel.db.connect import open_database
@@ -214,6 +215,20 @@ def test_a_worker_without_its_schema_says_so(empty_dsn: str) -> None:
     with process(empty_dsn) as worker:
         assert worker.wait(30) == 4
         assert "db upgrade" in (worker.stderr.read() if worker.stderr else "")
+
+
+def test_a_worker_whose_role_may_not_work_ends(dsn: str, connection: Connection) -> None:
+    name = f"nobody_{uuid4().hex[:12]}"
+    connection.execute(f"create role {name} login".encode())
+    connection.execute(f"grant usage on schema flywheel to {name}".encode())
+    connection.execute(f"grant select on all tables in schema flywheel to {name}".encode())
+    try:
+        with process(make_conninfo(dsn, user=name), "--until-idle") as worker:
+            assert worker.wait(30) == 1
+            assert "permission denied" in (worker.stderr.read() if worker.stderr else "")
+    finally:
+        connection.execute(f"drop owned by {name}".encode())
+        connection.execute(f"drop role {name}".encode())
 
 
 def test_a_held_transaction_does_not_hide_jobs_that_commit_late(dsn: str, connection: Connection) -> None:

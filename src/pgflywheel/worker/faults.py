@@ -35,6 +35,11 @@ def fault_of(error: FlywheelError) -> Fault | None:
     return Fault(_reason(sqlstate, error.message), error.message)
 
 
+def hopeless(error: FlywheelError) -> bool:
+    """Tell whether going on is of no use: the schema is not the right one, or this role may not work."""
+    return isinstance(error, SchemaMismatch) or getattr(error.__cause__, "sqlstate", None) == "42501"
+
+
 def _reason(sqlstate: str | None, message: str) -> str:
     if sqlstate == "57014":
         return "timed_out"

@@ -16,8 +16,9 @@ from time import monotonic
 from typing import Protocol
 from uuid import UUID
 
-from pgflywheel.errors import FlywheelError, SchemaMismatch
+from pgflywheel.errors import FlywheelError
 from pgflywheel.records import BACKFILL, LIVE, Claimed
+from pgflywheel.worker.faults import hopeless
 from pgflywheel.worker.floors import Floor
 from pgflywheel.worker.listen import BUSY, FULL, IDLE, Doorbell
 from pgflywheel.worker.site import Site
@@ -73,9 +74,9 @@ class Lane:
         try:
             worker_id = await self.site.lease.held()
             jobs = await self._claim(worker_id, room)
-        except SchemaMismatch:
-            raise
         except FlywheelError as error:
+            if hopeless(error):
+                raise
             await self._back_off(error)
             return
         self.failures = 0

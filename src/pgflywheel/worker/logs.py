@@ -12,12 +12,13 @@ _OWN = set(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
 def set_up(log_format: str = "text", level: int = logging.INFO) -> None:
-    """Send this package's log to stderr."""
+    """Send the log of this package, and what its libraries warn of, to stderr."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines() if log_format == "json" else KeyValue())
-    ours = logging.getLogger("pgflywheel")
-    ours.handlers, ours.propagate = [handler], False
-    ours.setLevel(level)
+    for name in ("pgflywheel", "psycopg", "asyncio"):
+        logger = logging.getLogger(name)
+        logger.handlers, logger.propagate = [handler], False
+    logging.getLogger("pgflywheel").setLevel(level)
 
 
 def fields(record: logging.LogRecord) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from typing import Any
 from pgflywheel.db import queue
 from pgflywheel.db.connect import open_database
 from pgflywheel.db.version import require_current
-from pgflywheel.errors import FlywheelError
+from pgflywheel.errors import FlywheelError, Unreachable
 from pgflywheel.worker.buffer import Buffer
 from pgflywheel.worker.bulk import Bulk
 from pgflywheel.worker.health import Pages, serving
@@ -171,7 +171,7 @@ class Worker:
     async def _stop_when_idle(self) -> None:
         while not self.site.stopping.is_set():
             await asyncio.sleep(IDLE_LOOK_SECONDS)
-            with suppress(FlywheelError):
+            with suppress(Unreachable):
                 if not self.site.in_hand and await queue.is_idle(self.site.database, self.site.options.lanes):
                     self.stop()
 
