@@ -18,7 +18,7 @@ def slow_for(text: str, seconds: float) -> str:
     [
         "pg_sleep(0.06) is not null",
         "case when length(span.output) > 50000 then pg_sleep(0.6) is not null else true end",
-        "(select count(*) from generate_series(1, 300000)) > 0",
+        "(select count(*) from generate_series(1, 3000000)) > 0",
     ],
 )
 def test_activation_refuses_a_check_that_is_slow_on_some_text(connection: Connection, expression: str) -> None:
