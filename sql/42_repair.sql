@@ -163,9 +163,9 @@ end
 $function$;
 comment on function flywheel.start_backfill is 'Begin to judge spans of the past with the newest version, or go on with one that was interrupted; returns its id for advance_backfill().';
 
--- _next_spans: the spans after the cursor, day by day, so that only one partition is sorted.
+-- _next_spans: a page of one day in the order of its primary key, so that a page reads itself and nothing else.
 create or replace function flywheel._next_spans(backfill flywheel._backfills, eligible text, max_spans integer,
-  out seen integer, out last_started_at timestamptz, out last_span_id uuid, out span_ids uuid[], out started_from timestamptz, out skipped integer)
+  out seen integer, out last_span_id uuid, out span_ids uuid[], out started_from timestamptz, out started_until timestamptz, out skipped integer)
 language plpgsql stable security definer
 set search_path = ''
 as $function$
@@ -174,25 +174,43 @@ begin
     with page as materialized (
       select span.*
         from flywheel.spans as span
-       where span.started_at >= $1 and span.started_at < $2 and (span.started_at, span.span_id) > ($3, $4)
-       order by span.started_at, span.span_id
-       limit $6
+       where span.started_at >= $1 and span.started_at < $2 and span.span_id > $3
+       order by span.span_id
+       fetch first $5 rows with ties
     ), picked as (
-      select span.span_id, span.started_at, row_number() over (order by span.started_at desc, span.span_id desc) as from_last,
+      select span.span_id, span.started_at, (%s) as eligible,
              exists (select from flywheel.scores
-               where (scores.span_id, scores.revision, scores.version_id, scores.started_at) = (span.span_id, span.revision, $5, span.started_at)) as scored,
-             (%s) as eligible
+               where (scores.span_id, scores.revision, scores.version_id, scores.started_at) = (span.span_id, span.revision, $4, span.started_at)) as scored
         from page as span
     )
-    select count(*)::integer, max(started_at) filter (where from_last = 1), (array_agg(span_id) filter (where from_last = 1))[1],
-           array_agg(span_id) filter (where eligible and not scored), min(started_at),
-           (count(*) filter (where eligible and scored))::integer
+    select count(*)::integer, (array_agg(span_id order by span_id desc))[1], array_agg(span_id) filter (where eligible and not scored),
+           min(started_at), max(started_at), (count(*) filter (where eligible and scored))::integer
       from picked$code$, _next_spans.eligible)
-    into seen, last_started_at, last_span_id, span_ids, started_from, skipped
-    using backfill.cursor_started_at, backfill.until, backfill.cursor_started_at, backfill.cursor_span_id, backfill.version_id, _next_spans.max_spans;
+    into seen, last_span_id, span_ids, started_from, started_until, skipped
+    using backfill.cursor_started_at, least(backfill.until, flywheel._next_midnight(backfill.cursor_started_at)), backfill.cursor_span_id,
+          backfill.version_id, _next_spans.max_spans;
 end
 $function$;
-comment on function flywheel._next_spans is 'Internal: a page of spans after the cursor of a backfill.';
+comment on function flywheel._next_spans is 'Internal: a page of spans of the day a backfill is at.';
+
+create or replace function flywheel._next_midnight(moment timestamptz) returns timestamptz
+language sql immutable security invoker parallel safe
+begin atomic
+  select flywheel._day_start((moment at time zone 'UTC')::date + 1);
+end;
+comment on function flywheel._next_midnight is 'Internal: the first instant of the next UTC day.';
+
+-- _next_day: the next time that may have spans; days without a partition lie in the default one.
+create or replace function flywheel._next_day(after timestamptz) returns timestamptz
+language sql stable security definer
+set search_path = ''
+as $function$
+  select least(
+    (select min(flywheel._day_start(parts.day)) from flywheel._partitions as parts
+      where parts.relation = 'spans' and flywheel._day_start(parts.day) >= flywheel._next_midnight(_next_day.after)),
+    (select min(spans.started_at) from flywheel.spans_default as spans where spans.started_at >= flywheel._next_midnight(_next_day.after)))
+$function$;
+comment on function flywheel._next_day is 'Internal: where a backfill goes on after the day of a time; null = nowhere.';
 
 create or replace function flywheel.advance_backfill(backfill_id uuid, max_spans integer default 10000,
   out done boolean, out queued bigint, out skipped bigint, out cursor timestamptz)
@@ -203,28 +221,41 @@ declare
   backfill flywheel._backfills;
   version record;
   page record;
+  most integer := greatest(max_spans, 1);
+  next_at timestamptz;
 begin
   select * into backfill from flywheel._backfills as known where known.backfill_id = advance_backfill.backfill_id for update;
   if not found then
     raise exception using errcode = 'WF009', message = format('there is no backfill %s', advance_backfill.backfill_id),
       hint = 'Begin one: select flywheel.start_backfill(name, since).';
   end if;
+  if backfill.finished_at is not null then
+    done := true; queued := backfill.queued; skipped := backfill.skipped; cursor := backfill.cursor_started_at;
+    return;
+  end if;
   select validators.name, versions.lane, versions.definition into version
     from flywheel.validator_versions as versions join flywheel.validators using (validator_id) where versions.version_id = backfill.version_id;
-  begin
-    select * into page from flywheel._next_spans(backfill, flywheel._eligible_sql(version.name, version.definition), advance_backfill.max_spans);
-  exception when others or assert_failure then       -- its where raises on some span
-    select * into page from flywheel._next_spans(backfill, flywheel._may_be_eligible_sql(version.name, version.definition), advance_backfill.max_spans);
-  end;
+  loop
+    begin
+      select * into page from flywheel._next_spans(backfill, flywheel._eligible_sql(version.name, version.definition), most);
+    exception when others or assert_failure then     -- its where raises on some span
+      select * into page from flywheel._next_spans(backfill, flywheel._may_be_eligible_sql(version.name, version.definition), most);
+    end;
+    next_at := case when page.seen >= most then backfill.cursor_started_at else flywheel._next_day(backfill.cursor_started_at) end;
+    exit when page.seen > 0 or next_at is null or next_at >= backfill.until;
+    backfill.cursor_started_at := next_at;           -- a day without spans
+    backfill.cursor_span_id := '00000000-0000-0000-0000-000000000000';
+  end loop;
   if page.span_ids is not null then
     perform flywheel._enqueue(case version.lane when 'judge' then 'judge' else 'bulk' end, 2::smallint, array[backfill.version_id],
-      page.span_ids, page.started_from, page.last_started_at, 'backfill');
+      page.span_ids, page.started_from, page.started_until, 'backfill');
     perform flywheel._wake();
   end if;
   update flywheel._backfills as known
-     set cursor_started_at = coalesce(page.last_started_at, known.cursor_started_at), cursor_span_id = coalesce(page.last_span_id, known.cursor_span_id),
-         queued = known.queued + coalesce(cardinality(page.span_ids), 0), skipped = known.skipped + coalesce(page.skipped, 0),
-         finished_at = case when page.seen < advance_backfill.max_spans then now() end
+     set cursor_started_at = coalesce(next_at, known.cursor_started_at),
+         cursor_span_id = case when page.seen >= most then page.last_span_id else '00000000-0000-0000-0000-000000000000' end,
+         queued = known.queued + coalesce(cardinality(page.span_ids), 0), skipped = known.skipped + page.skipped,
+         finished_at = case when next_at is null or next_at >= known.until then now() end
    where known.backfill_id = backfill.backfill_id
   returning known.finished_at is not null, known.queued, known.skipped, known.cursor_started_at into done, queued, skipped, cursor;
 end

@@ -68,7 +68,9 @@ def insert(connection: Connection, output: str | None = "fine", **columns: Any) 
 
 def insert_many(connection: Connection, count: int, output: str = "'answer ' || n") -> None:
     connection.execute(
-        f"insert into flywheel.spans (input, output) select 'question', {output} from generate_series(1, %s) as n".encode(),
+        (
+            f"insert into flywheel.spans (input, output) select 'question', {output} from generate_series(1, %s) as n"
+        ).encode(),
         [count],
     )
 

@@ -16,7 +16,8 @@ def test_every_table_and_view_has_a_comment(connection: Connection) -> None:
     assert not offenders(
         connection,
         f"""select oid::regclass::text from pg_class
-             where relnamespace in {SPACES} and relkind in ('r', 'p', 'v') and not (relispartition and relname ~ '_[0-9]{{8}}$')
+             where relnamespace in {SPACES} and relkind in ('r', 'p', 'v') and not (relispartition and relname
+                 ~ '_[0-9]{{8}}$')
                and coalesce(obj_description(oid, 'pg_class'), '') = ''""",
     )
 
@@ -39,7 +40,8 @@ def test_every_function_and_type_has_a_comment(connection: Connection) -> None:
     assert not offenders(
         connection,
         f"""select typname from pg_type join pg_class on pg_class.oid = typrelid
-             where typnamespace in {SPACES} and relkind = 'c' and coalesce(obj_description(pg_type.oid, 'pg_type'), '') = ''""",
+             where typnamespace in {SPACES} and relkind = 'c' and coalesce(obj_description(pg_type.oid,
+                 'pg_type'), '') = ''""",
     )
 
 
@@ -47,7 +49,8 @@ def test_every_function_fixes_its_search_path_or_is_begin_atomic(connection: Con
     assert not offenders(
         connection,
         f"""select oid::regprocedure::text from pg_proc
-             where pronamespace in {SPACES} and prosqlbody is null and not coalesce('search_path=""' = any (proconfig), false)""",
+             where pronamespace in {SPACES} and prosqlbody is null and not coalesce('search_path=""' = any
+                 (proconfig), false)""",
     )
 
 
@@ -76,7 +79,9 @@ def test_every_table_has_a_primary_key_and_no_sequence(connection: Connection) -
              where relnamespace in {SPACES} and relkind in ('r', 'p')
                and not exists (select from pg_index where indrelid = pg_class.oid and indisprimary)""",
     )
-    assert not offenders(connection, f"select oid::regclass::text from pg_class where relnamespace in {SPACES} and relkind = 'S'")
+    assert not offenders(
+        connection, f"select oid::regclass::text from pg_class where relnamespace in {SPACES} and relkind = 'S'"
+    )
 
 
 def test_foreign_keys_stay_inside_the_schema(connection: Connection) -> None:

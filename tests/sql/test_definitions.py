@@ -33,9 +33,16 @@ def test_what_a_definition_leaves_out_is_filled_in(connection: Connection) -> No
     define(connection, "short", expression="true")
     stored = value(connection, "select definition from flywheel.validator_status")
     assert stored == {
-        "kind": "sql", "expression": "true", "target": "output", "lane": "bulk", "action": "flag", "sample": 1,
-        "filter": {}, "severity": "medium", "description": "",
-    }  # fmt: skip
+        "kind": "sql",
+        "expression": "true",
+        "target": "output",
+        "lane": "bulk",
+        "action": "flag",
+        "sample": 1,
+        "filter": {},
+        "severity": "medium",
+        "description": "",
+    }
 
 
 def test_a_null_is_the_same_as_a_missing_key(connection: Connection) -> None:
@@ -45,10 +52,20 @@ def test_a_null_is_the_same_as_a_missing_key(connection: Connection) -> None:
 
 @pytest.mark.parametrize(
     "column",
-    ["definition = '{}'", "content_hash = 'x'", "version = 9", "kind = 'python'", "target = 'input'", "lane = 'inline'",
-     "action = 'block'", "severity = 'low'", "sample = 0.5", "validator_id = gen_random_uuid()",
-     "version_id = gen_random_uuid()"],
-)  # fmt: skip
+    [
+        "definition = '{}'",
+        "content_hash = 'x'",
+        "version = 9",
+        "kind = 'python'",
+        "target = 'input'",
+        "lane = 'inline'",
+        "action = 'block'",
+        "severity = 'low'",
+        "sample = 0.5",
+        "validator_id = gen_random_uuid()",
+        "version_id = gen_random_uuid()",
+    ],
+)
 def test_no_part_of_a_version_can_be_changed(connection: Connection, column: str) -> None:
     define(connection, "short")
     said = refused(connection, f"update flywheel.validator_versions set {column}")
@@ -121,7 +138,9 @@ BAD: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("definition", "words"), BAD, ids=[f"{place}: {words}" for place, (_, words) in enumerate(BAD)])
+@pytest.mark.parametrize(
+    ("definition", "words"), BAD, ids=[f"{place}: {words}" for place, (_, words) in enumerate(BAD)]
+)
 def test_a_bad_definition_is_refused_with_key_and_value(
     connection: Connection, definition: dict[str, Any], words: str
 ) -> None:
@@ -142,7 +161,9 @@ def test_a_definition_that_is_no_object_is_refused(connection: Connection, defin
 
 @pytest.mark.parametrize("name", ["", "Upper", "1st", "_x", "with space", "dash-ed", "a" * 64, "über", None, "a'b"])
 def test_a_name_that_needs_quotes_is_refused(connection: Connection, name: str | None) -> None:
-    said = refused(connection, "select flywheel.define_validator(%s, %s)", [name, Jsonb({"kind": "sql", "expression": "true"})])
+    said = refused(
+        connection, "select flywheel.define_validator(%s, %s)", [name, Jsonb({"kind": "sql", "expression": "true"})]
+    )
     assert said.sqlstate == "WF003"
     assert "name is not lower-case letters" in (said.message_primary or "")
 
@@ -191,8 +212,12 @@ def test_test_validator_answers_and_writes_nothing(connection: Connection) -> No
     assert told(expression="null::boolean") == (True, None, None, None, "no_verdict", None)
     assert told(expression="1 / (length(span.output) - 5) = 1")[4:] == ("raised", "division by zero")
     assert told(expression="row(true, 7, 'x')::flywheel.verdict")[1:] == (
-        None, None, "x", "wrong_type", "value is 7, not in [0, 1]",
-    )  # fmt: skip
+        None,
+        None,
+        "x",
+        "wrong_type",
+        "value is 7, not in [0, 1]",
+    )
     counts = "select (select count(*) from flywheel.scores), (select count(*) from flywheel.validators)"
     assert rows(connection, counts) == [(0, 0)]
 

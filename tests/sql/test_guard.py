@@ -98,7 +98,9 @@ def test_a_guard_writes_nothing(connection: Connection) -> None:
 
 def test_a_guard_and_an_insert_agree(connection: Connection) -> None:
     inline(connection, "a", expression="span.output !~ 'bad'")
-    inline(connection, "b", expression="row(length(span.output) > 3, length(span.output) / 10.0, null)::flywheel.verdict")
+    inline(
+        connection, "b", expression="row(length(span.output) > 3, length(span.output) / 10.0, null)::flywheel.verdict"
+    )
     inline(connection, "c", expression="10 / (length(span.output) - 3) > 1", where="span.output <> 'left out'")
     for text in ("bad", "fine", "left out", "", "much longer than the others"):
         connection.execute("delete from flywheel.spans")
@@ -116,17 +118,27 @@ def every_plane() -> str:
 
 @pytest.mark.parametrize(
     "text",
-    [every_plane(), unicodedata.normalize("NFD", "é" * 1000), "'; drop table flywheel.spans; --", "\\u0000 \\x00 %s %1$s $1",
-     '{"a": [' * 5000, "\ud83d\ude00".encode("utf-16", "surrogatepass").decode("utf-16"), "x" * 10_000_000],
+    [
+        every_plane(),
+        unicodedata.normalize("NFD", "é" * 1000),
+        "'; drop table flywheel.spans; --",
+        "\\u0000 \\x00 %s %1$s $1",
+        '{"a": [' * 5000,
+        "\ud83d\ude00".encode("utf-16", "surrogatepass").decode("utf-16"),
+        "x" * 10_000_000,
+    ],
     ids=["planes", "combining", "injection", "escapes", "deep json", "emoji", "10 MB"],
-)  # fmt: skip
+)
 def test_hostile_texts_arrive_unchanged(connection: Connection, text: str) -> None:
     """The check compares with the stored copy, so a single changed character would be seen."""
     connection.execute("create table public.copy as select %s::text as body", [text])
     expression = "span.output = (select copy.body from public.copy) and octet_length(span.output) > 0"
     inline(connection, "same", expression=expression)
     inline(connection, "same_json", expression="to_jsonb(span.output) #>> '{}' = span.output")
-    assert [(row[0], row[4], row[8]) for row in guard(connection, text)] == [("same", True, None), ("same_json", True, None)]
+    assert [(row[0], row[4], row[8]) for row in guard(connection, text)] == [
+        ("same", True, None),
+        ("same_json", True, None),
+    ]
     insert(connection, text)
     assert scores(connection) == [("same", True, None), ("same_json", True, None)]
     assert value(connection, "select output from flywheel.spans") == text

@@ -19,7 +19,9 @@ ENGINE_URL = "postgresql+psycopg://"
 @pytest.fixture
 def engine(connection: Connection) -> sqlalchemy.Engine:
     pool = sqlalchemy.pool.StaticPool
-    return sqlalchemy.create_engine(ENGINE_URL, creator=lambda: connection, poolclass=pool, isolation_level="AUTOCOMMIT")
+    return sqlalchemy.create_engine(
+        ENGINE_URL, creator=lambda: connection, poolclass=pool, isolation_level="AUTOCOMMIT"
+    )
 
 
 def test_input_and_output_alone_are_enough(connection: Connection) -> None:
@@ -66,7 +68,9 @@ def test_copy_is_judged_like_an_insert(connection: Connection) -> None:
         for place in range(1_500):
             copy.write_row(("question", "a" * (place % 20), f"node {place % 3}"))
     assert work_off(connection) == 1_500
-    query = "select validator, count(*), count(*) filter (where passed) from flywheel.current_scores group by 1 order by 1"
+    query = (
+        "select validator, count(*), count(*) filter (where passed) from flywheel.current_scores group by 1 order by 1"
+    )
     assert rows(connection, query) == [("short", 1_500, 750), ("short_too", 1_500, 750)]
 
 
@@ -76,12 +80,14 @@ def test_sqlalchemy_core_inserts_one_and_many(connection: Connection, engine: sq
         session.execute(tables.spans.insert().values(input="q", output="a", attributes={"k": [1]}))
         session.execute(tables.spans.insert(), [{"input": "q", "output": "b" * 50, "documents": None}] * 20)
         found = session.execute(sqlalchemy.select(tables.scores.c.passed, sqlalchemy.func.count()).group_by("passed"))
-        assert {passed: count for passed, count in found} == {True: 1, False: 20}
+        assert dict(found.all()) == {True: 1, False: 20}
 
 
 def test_sqlalchemy_returning_gives_ids_and_times(engine: sqlalchemy.Engine) -> None:
     with engine.connect() as session:
-        statement = tables.spans.insert().values(output="a").returning(tables.spans.c.span_id, tables.spans.c.started_at)
+        statement = (
+            tables.spans.insert().values(output="a").returning(tables.spans.c.span_id, tables.spans.c.started_at)
+        )
         span_id, started_at = session.execute(statement).one()
     assert span_id.version == 7
     assert started_at.tzinfo is not None
@@ -151,9 +157,16 @@ def test_an_update_of_what_validators_read_is_a_new_revision(connection: Connect
 
 @pytest.mark.parametrize(
     "change",
-    ["output = output", "cost_usd = 1", "ended_at = now()", "status = 'error', error = 'x'", "attributes = '{\"a\": 1}'",
-     "messages = '[]'", "revision = 7"],
-)  # fmt: skip
+    [
+        "output = output",
+        "cost_usd = 1",
+        "ended_at = now()",
+        "status = 'error', error = 'x'",
+        "attributes = '{\"a\": 1}'",
+        "messages = '[]'",
+        "revision = 7",
+    ],
+)
 def test_an_update_of_anything_else_is_none(connection: Connection, change: str) -> None:
     activate(connection, "any", target="span", expression="span.input <> ''")
     insert(connection)
@@ -244,9 +257,11 @@ def test_feedback_is_kept_for_a_span_or_a_trace(connection: Connection) -> None:
 
 @pytest.mark.parametrize(
     ("columns", "rule"),
-    [("(kind) values ('thumb')", "feedback_names_a_trace_or_span"),
-     ("(span_id, kind) values (gen_random_uuid(), '')", "feedback_kind_is_named")],
-)  # fmt: skip
+    [
+        ("(kind) values ('thumb')", "feedback_names_a_trace_or_span"),
+        ("(span_id, kind) values (gen_random_uuid(), '')", "feedback_kind_is_named"),
+    ],
+)
 def test_feedback_about_nothing_is_refused(connection: Connection, columns: str, rule: str) -> None:
     assert refused(connection, f"insert into flywheel.feedback {columns}").constraint_name == rule
 

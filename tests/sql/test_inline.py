@@ -61,7 +61,12 @@ def test_what_a_check_says_is_what_is_stored(
 
 
 def test_spans_that_a_definition_leaves_out_have_no_score(connection: Connection) -> None:
-    inline(connection, "short", filter={"node": ["writer", "codegen"], "environment": "production"}, where="span.input <> 'skip'")
+    inline(
+        connection,
+        "short",
+        filter={"node": ["writer", "codegen"], "environment": "production"},
+        where="span.input <> 'skip'",
+    )
     insert(connection, node="writer")
     for left_out in ({"node": "app"}, {"environment": "test"}, {"input": "skip"}, {"output": None}, {"input": None}):
         insert(connection, **{"node": "writer", **left_out})
@@ -70,7 +75,7 @@ def test_spans_that_a_definition_leaves_out_have_no_score(connection: Connection
 
 @pytest.mark.parametrize("column", ["project", "environment", "release", "node", "node_kind"])
 def test_each_part_of_a_filter_works_alone(connection: Connection, column: str) -> None:
-    meant = "writer" if column == "node_kind" else "it's \"50 %\" $1"
+    meant = "writer" if column == "node_kind" else 'it\'s "50 %" $1'
     inline(connection, "one", filter={column: meant})
     activate(connection, "other", filter={column: [meant, "tool"]})
     insert(connection, **{column: meant})
@@ -106,7 +111,9 @@ def test_any_expression_means_the_same_everywhere(connection: Connection, expres
     insert(connection, "some text")
     work_off(connection)
     assert scores(connection) == [(name, True, None) for name in ("bulk", "inline_block", "inline_flag")]
-    guarded = "select validator, passed, unscored_reason, detail from flywheel.guard('default', 'app', 'output', 'some text')"
+    guarded = (
+        "select validator, passed, unscored_reason, detail from flywheel.guard('default', 'app', 'output', 'some text')"
+    )
     assert rows(connection, guarded) == [(name, True, None, None) for name in ("inline_block", "inline_flag")]
 
 
@@ -123,7 +130,12 @@ def test_a_block_rejects_the_statement_and_names_the_validator(connection: Conne
 
 
 def test_a_block_with_a_verdict_says_why(connection: Connection) -> None:
-    inline(connection, "graded", action="block", expression="row(span.output <> 'bad', 0.5, 'the word bad')::flywheel.verdict")
+    inline(
+        connection,
+        "graded",
+        action="block",
+        expression="row(span.output <> 'bad', 0.5, 'the word bad')::flywheel.verdict",
+    )
     said = refused(connection, "insert into flywheel.spans (output) values ('fine'), ('bad')")
     assert (said.sqlstate, said.constraint_name) == ("WF001", "graded")
     assert "the word bad" in (said.message_detail or "")
@@ -131,9 +143,14 @@ def test_a_block_with_a_verdict_says_why(connection: Connection) -> None:
 
 @pytest.mark.parametrize(
     "expression",
-    ["null::boolean", "1 / 0 * length(span.output) > 0", "row(false, 7, 'out of range')::flywheel.verdict",
-     "row(null, 0, 'unsure')::flywheel.verdict", "null::flywheel.verdict"],
-)  # fmt: skip
+    [
+        "null::boolean",
+        "1 / 0 * length(span.output) > 0",
+        "row(false, 7, 'out of range')::flywheel.verdict",
+        "row(null, 0, 'unsure')::flywheel.verdict",
+        "null::flywheel.verdict",
+    ],
+)
 def test_only_a_fail_blocks(connection: Connection, expression: str) -> None:
     expression = expression.replace("1 / 0 * length(span.output)", "1 / (length(span.output) - 4)")
     inline(connection, "unsure", action="block", expression=expression)
@@ -158,11 +175,16 @@ def test_a_shadow_never_blocks(connection: Connection) -> None:
     assert scores(connection) == []
 
 
+def copy_in(connection: Connection, outputs: list[str]) -> None:
+    with connection.cursor().copy("copy flywheel.spans (output) from stdin") as copy:
+        for output in outputs:
+            copy.write_row([output])
+
+
 def test_one_bad_row_of_a_thousand_ends_the_whole_copy(connection: Connection) -> None:
     inline(connection, "no_secrets", action="block", expression="span.output !~ 'secret'")
-    with pytest.raises(psycopg.Error) as caught, connection.cursor().copy("copy flywheel.spans (output) from stdin") as copy:
-        for place in range(1_000):
-            copy.write_row(["secret" if place == 700 else f"answer {place}"])
+    with pytest.raises(psycopg.Error) as caught:
+        copy_in(connection, ["secret" if place == 700 else f"answer {place}" for place in range(1_000)])
     assert (caught.value.diag.sqlstate, caught.value.diag.constraint_name) == ("WF001", "no_secrets")
     counts = "select (select count(*) from flywheel.spans), (select count(*) from flywheel.scores)"
     assert rows(connection, counts) == [(0, 0)]
@@ -175,10 +197,18 @@ def test_a_check_that_raises_costs_neither_the_insert_nor_the_others_their_verdi
     with connection.cursor().copy("copy flywheel.spans (output) from stdin") as copy:
         for place in range(1_000):
             copy.write_row(["abc" if place == 700 else "fine"])
-    query = "select validator, passed, unscored_reason, unscored_detail, count(*) from flywheel.current_scores group by 1, 2, 3, 4 order by 1"
-    assert rows(connection, query) == [("good", True, None, None, 1_000), ("raising", None, "raised", "division by zero", 1_000)]
+    query = (
+        "select validator, passed, unscored_reason, unscored_detail, count(*) "
+        "from flywheel.current_scores group by 1, 2, 3, 4 order by 1"
+    )
+    assert rows(connection, query) == [
+        ("good", True, None, None, 1_000),
+        ("raising", None, "raised", "division by zero", 1_000),
+    ]
     assert work_off(connection) == 1_000
-    assert rows(connection, "select reason, detail, spans from flywheel._faults") == [("raised", "division by zero", 1_000)]
+    assert rows(connection, "select reason, detail, spans from flywheel._faults") == [
+        ("raised", "division by zero", 1_000)
+    ]
     assert accounts(connection, "raising") == {"eligible": 1_000, "unscored": 1_000}
 
 
@@ -188,7 +218,10 @@ def test_a_where_that_raises_is_no_fault_of_the_insert_either(connection: Connec
     insert(connection, "abc")
     insert(connection, "fine")
     query = "select validator, passed, unscored_reason from flywheel.current_scores order by 1, 2 nulls first"
-    assert rows(connection, query) == [("good", True, None)] * 2 + [("raising", None, "raised"), ("raising", True, None)]
+    assert rows(connection, query) == [("good", True, None)] * 2 + [
+        ("raising", None, "raised"),
+        ("raising", True, None),
+    ]
 
 
 def test_a_failed_assertion_is_a_raise_like_any_other(connection: Connection) -> None:
@@ -282,7 +315,8 @@ def test_two_hundred_validators_at_once(connection: Connection) -> None:
         define(connection, longest, lane="inline", action="block", expression="span.output <> 'bad'")
         connection.execute("update flywheel.validator_versions set status = 'active', approved_at = now()")
         connection.execute(
-            "insert into flywheel._activations (version_id, started_at) select version_id, now() from flywheel.validator_versions"
+            "insert into flywheel._activations (version_id, started_at) "
+            "select version_id, now() from flywheel.validator_versions"
         )
     connection.execute("select flywheel.compile_dispatch()")
     insert_many(connection, 3)
@@ -308,6 +342,7 @@ def test_scores_copy_what_they_need_from_the_span(connection: Connection) -> Non
     span_id = insert(connection, project="shop", started_at="2024-01-02 03:04:05.678901+00")
     assert version == version_id(connection, "short")
     query = """select scores.span_id, scores.version_id, scores.project, scores.annotator_kind,
-                      (scores.trace_id, scores.started_at, scores.revision) = (spans.trace_id, spans.started_at, spans.revision)
+                      (scores.trace_id, scores.started_at, scores.revision) = (spans.trace_id,
+                          spans.started_at, spans.revision)
                  from flywheel.scores join flywheel.spans using (span_id)"""
     assert rows(connection, query) == [(span_id, version, "shop", "code", True)]

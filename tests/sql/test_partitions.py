@@ -78,7 +78,9 @@ def test_a_partition_has_the_defaults_and_rules_of_its_table(connection: Connect
     connection.execute("insert into flywheel.spans_20240506 (started_at, output) values (%s, 'a')", [LONG_AGO])
     row = rows(connection, "select span_id is not null, trace_id is not null, node, revision from flywheel.spans")
     assert row == [(True, True, "app", 1)]
-    said = refused(connection, "insert into flywheel.spans_20240506 (started_at, node_kind) values (%s, '')", [LONG_AGO])
+    said = refused(
+        connection, "insert into flywheel.spans_20240506 (started_at, node_kind) values (%s, '')", [LONG_AGO]
+    )
     assert said.constraint_name == "span_node_kind_is_known"
 
 

@@ -25,8 +25,10 @@ from tests.sql.support import (
     worker,
 )
 
-WHERE = "select (select count(*) from flywheel._ready), (select count(*) from flywheel._running), " \
-    "(select count(*) from flywheel._later), (select count(*) from flywheel._dead)"  # fmt: skip
+WHERE = (
+    "select (select count(*) from flywheel._ready), (select count(*) from flywheel._running), "
+    "(select count(*) from flywheel._later), (select count(*) from flywheel._dead)"
+)
 PYTHON = {"kind": "python", "callable": "shop.checks:polite"}
 
 
@@ -40,14 +42,16 @@ def fences(claimed: list[tuple[Any, ...]]) -> list[uuid.UUID]:
     return [row[0] for row in claimed]
 
 
-def claim_calls(connection: Connection, worker_id: uuid.UUID, max_calls: int, after: object = None) -> list[tuple[Any, ...]]:
+def claim_calls(
+    connection: Connection, worker_id: uuid.UUID, max_calls: int, after: object = None
+) -> list[tuple[Any, ...]]:
     query = "select * from flywheel._claim_calls(1::smallint, %s, %s, %s)"
     return rows(connection, query, [worker_id, max_calls, after])
 
 
 @pytest.fixture
 def queued(connection: Connection) -> list[uuid.UUID]:
-    """Five jobs of one span each; return their spans in order. Ids are ordered by the millisecond before Postgres 18."""
+    """Five jobs of one span each; before Postgres 18 ids are in order only by the millisecond."""
     activate(connection, "short")
     spans = []
     for place in range(5):
@@ -59,7 +63,7 @@ def queued(connection: Connection) -> list[uuid.UUID]:
 def test_jobs_are_claimed_in_the_order_in_which_they_came(connection: Connection, queued: list[uuid.UUID]) -> None:
     worker_id = worker(connection)
     claimed = claim(connection, worker_id, 2) + claim(connection, worker_id, 2)
-    held = {fence: span_ids for fence, span_ids in rows(connection, "select fence, span_ids from flywheel._running")}
+    held = dict(rows(connection, "select fence, span_ids from flywheel._running"))
     assert [held[fence] for fence in fences(claimed)] == [[span_id] for span_id in queued[:4]]
     assert [(row[3], row[4], row[5]) for row in claimed] == [(1, 1, "live")] * 4
     assert where(connection) == {"ready": 1, "running": 4}
@@ -68,7 +72,9 @@ def test_jobs_are_claimed_in_the_order_in_which_they_came(connection: Connection
 def test_live_work_goes_before_a_backfill(connection: Connection) -> None:
     insert_many(connection, 5)
     activate(connection, "short")
-    backfill = value(connection, "select flywheel.start_backfill('short', now() - interval '1 day', now() + interval '1 s')")
+    backfill = value(
+        connection, "select flywheel.start_backfill('short', now() - interval '1 day', now() + interval '1 s')"
+    )
     connection.execute("select flywheel.advance_backfill(%s)", [backfill])
     insert(connection)
     worker_id = worker(connection)
@@ -124,7 +130,11 @@ def test_a_statement_makes_one_bulk_job_and_one_for_each_judge(connection: Conne
 def test_a_large_statement_is_cut_into_chunks_that_lose_nothing(connection: Connection) -> None:
     activate(connection, "short")
     insert_many(connection, 2_500)
-    assert rows(connection, "select cardinality(span_ids) from flywheel._ready order by job_id") == [(1000,), (1000,), (500,)]
+    assert rows(connection, "select cardinality(span_ids) from flywheel._ready order by job_id") == [
+        (1000,),
+        (1000,),
+        (500,),
+    ]
     assert value(connection, "select count(distinct id) from flywheel._ready, unnest(span_ids) as id") == 2_500
 
 
@@ -168,8 +178,13 @@ def test_a_fence_is_void_once_its_worker_was_reaped(connection: Connection) -> N
 def test_another_workers_fence_opens_nothing(connection: Connection) -> None:
     mine, other = worker(connection), worker(connection)
     claimed = claim(connection, mine)
-    for call in ("_lock_fences(%s, %s)", "_finish(%s, %s)", "_hold(%s, %s)", "_bury(%s, %s, 'x', 'x')",
-                 "_retry(%s, %s, 1, 'x', 'x')"):  # fmt: skip
+    for call in (
+        "_lock_fences(%s, %s)",
+        "_finish(%s, %s)",
+        "_hold(%s, %s)",
+        "_bury(%s, %s, 'x', 'x')",
+        "_retry(%s, %s, 1, 'x', 'x')",
+    ):
         assert not value(connection, f"select flywheel.{call}", [other, fences(claimed)])
     assert rows(connection, "select * from flywheel._split(%s, %s)", [other, claimed[0][0]]) == []
     assert where(connection) == {"running": 5}
@@ -179,7 +194,10 @@ def test_a_job_finished_twice_scores_once(connection: Connection, queued: list[u
     """Work may be done twice; its effect happens once."""
     work_off(connection)
     short = value(connection, "select version_id from flywheel.validator_versions")
-    call = "select flywheel._enqueue('bulk', 1::smallint, %s, %s, now() - interval '1 day', now() + interval '1 day', 'replay')"
+    call = (
+        "select flywheel._enqueue('bulk', 1::smallint, %s, %s, now() "
+        "- interval '1 day', now() + interval '1 day', 'replay')"
+    )
     connection.execute(call, [[short], queued])
     assert work_off(connection) == 0
     assert len(scores(connection)) == 5
@@ -199,7 +217,10 @@ def test_a_job_of_several_versions_splits_by_version_then_by_halves(connection: 
     halves = rows(connection, split, [worker_id, parts[0][0]])
     assert sorted(half[2] for half in halves) == [2, 3]
     assert len(rows(connection, split, [worker_id, whole[0][0]])) == 0
-    query = "select count(distinct (version, span)) from flywheel._running, unnest(version_ids) version, unnest(span_ids) span"
+    query = (
+        "select count(distinct (version, span)) from flywheel._running, "
+        "unnest(version_ids) version, unnest(span_ids) span"
+    )
     assert value(connection, query) == 15
     assert complete(connection, worker_id, claim_again(connection, worker_id)) == (4, 15)
 
@@ -325,7 +346,9 @@ def test_calls_are_cut_from_a_job_and_the_rest_keeps_its_place(connection: Conne
     assert rows(connection, query) == [(second, 2)]
     assert len(claim_calls(connection, worker_id, 100)) == 2
     assert claim_calls(connection, worker_id, 100) == []
-    held = "select count(distinct span_ids[1]), count(distinct fence), max(cardinality(span_ids)) from flywheel._running"
+    held = (
+        "select count(distinct span_ids[1]), count(distinct fence), max(cardinality(span_ids)) from flywheel._running"
+    )
     assert rows(connection, held) == [(9, 9, 1)]
     assert accounts(connection, "polite") == {"eligible": 9, "running": 9}
 
@@ -350,9 +373,13 @@ def test_two_workers_share_the_calls_of_one_job(connection: Connection, connect:
 
 
 def test_spans_are_read_column_by_column_for_the_version_that_wants_them(connection: Connection) -> None:
-    chosen = activate(connection, "polite", **PYTHON, filter={"node": "writer"}, columns=["output", "cost_usd", "attributes"])
+    chosen = activate(
+        connection, "polite", **PYTHON, filter={"node": "writer"}, columns=["output", "cost_usd", "attributes"]
+    )
     activate(connection, "other", **PYTHON)
-    wanted = [insert(connection, f"answer {place}", node="writer", cost_usd=place, attributes='{"a": 1}') for place in (1, 2)]
+    wanted = [
+        insert(connection, f"answer {place}", node="writer", cost_usd=place, attributes='{"a": 1}') for place in (1, 2)
+    ]
     insert(connection, node="app")
     claimed = claim(connection, worker(connection))
     query = """select (select array_agg((key).span_id) from unnest(keys) as key), texts
@@ -367,11 +394,15 @@ def test_verdicts_of_a_worker_are_written_once(connection: Connection) -> None:
     chosen = activate(connection, "polite", **PYTHON)
     insert_many(connection, 3)
     claimed = claim(connection, worker(connection))
-    query = """select flywheel._write_scores(%s, keys, '{true,false,null}', '{0.5,null,null}', '{a,b,c}', '{null,null,timed_out}',
+    query = """select flywheel._write_scores(%s, keys, '{true,false,null}', '{0.5,null,null}', '{a,b,c}',
+                    '{null,null,timed_out}',
                  '{null,null,"1000 ms"}') from flywheel._read_spans(%s, %s, '{output}')"""
     assert value(connection, query, [chosen, fences(claimed), chosen]) == 3
     assert value(connection, query, [chosen, fences(claimed), chosen]) == 0
-    found = "select passed, value, critique, unscored_reason, unscored_detail from flywheel.current_scores order by critique"
+    found = (
+        "select passed, value, critique, unscored_reason, "
+        "unscored_detail from flywheel.current_scores order by critique"
+    )
     assert rows(connection, found) == [
         (True, 0.5, "a", None, None),
         (False, None, "b", None, None),
@@ -385,7 +416,9 @@ def test_spans_marked_unscored_are_on_the_books(connection: Connection) -> None:
     insert(connection, "abc", node="app")
     worker_id = worker(connection)
     claimed = claim(connection, worker_id)
-    assert refused(connection, "select flywheel._run_sql_checks(%s, %s)", [fences(claimed), [chosen]]).sqlstate == "22012"
+    assert (
+        refused(connection, "select flywheel._run_sql_checks(%s, %s)", [fences(claimed), [chosen]]).sqlstate == "22012"
+    )
     call = "select flywheel._mark_unscored(%s, %s, 'raised', 'division by zero')"
     assert value(connection, call, [fences(claimed), chosen]) == 1
     connection.execute("select flywheel._finish(%s, %s)", [worker_id, fences(claimed)])
@@ -399,7 +432,10 @@ def test_one_run_scores_many_versions_of_both_answers(connection: Connection) ->
     activate(connection, "d", expression="null::boolean", where="span.output <> 'answer 2'")
     insert_many(connection, 3)
     assert work_off(connection) == 8
-    query = "select validator, passed, value, unscored_reason, count(*) from flywheel.current_scores group by 1, 2, 3, 4 order by 1, 2"
+    query = (
+        "select validator, passed, value, unscored_reason, count(*) "
+        "from flywheel.current_scores group by 1, 2, 3, 4 order by 1, 2"
+    )
     assert rows(connection, query) == [
         ("a", False, None, None, 2),
         ("a", True, None, None, 1),

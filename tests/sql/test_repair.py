@@ -98,7 +98,9 @@ def test_a_judges_missed_spans_go_to_its_lane(connection: Connection) -> None:
 def test_only_spans_of_the_time_given_and_no_more_than_asked_for_are_queued(connection: Connection) -> None:
     activate(connection, "short")
     insert_past_triggers(connection, 10)
-    assert value(connection, "select flywheel.reconcile(now() + interval '1 minute', now() + interval '2 minutes')") == 0
+    assert (
+        value(connection, "select flywheel.reconcile(now() + interval '1 minute', now() + interval '2 minutes')") == 0
+    )
     assert value(connection, "select flywheel.reconcile(now() - interval '1 day', now() + interval '1 s', 4)") == 4
     assert reconcile(connection) == 6
 
@@ -173,7 +175,9 @@ def test_a_backfill_queues_the_past_and_skips_what_is_scored(connection: Connect
     query = "select * from flywheel.plan_backfill('short', now() - interval '1 day', clock_timestamp())"
     assert rows(connection, query) == [(8, 3, 5)]
     assert advance(connection, start(connection)) == (True, 5, 3)
-    assert rows(connection, "select priority, origin, cardinality(span_ids) from flywheel._ready") == [(2, "backfill", 5)]
+    assert rows(connection, "select priority, origin, cardinality(span_ids) from flywheel._ready") == [
+        (2, "backfill", 5)
+    ]
     assert work_off(connection) == 5
     assert rows(connection, query) == [(8, 8, 0)]
     assert accounts(connection, "short") == {"eligible": 8, "scored": 8}
@@ -217,7 +221,22 @@ def test_a_backfill_over_days_reads_each_span_once(connection: Connection) -> No
         pass
     assert work_off(connection) == 48
     query = "select min(started_at), max(started_at) from flywheel.scores"
-    assert [str(moment) for moment in rows(connection, query)[0]] == ["2024-05-01 12:00:00+00:00", "2024-05-03 11:00:00+00:00"]
+    assert [str(moment) for moment in rows(connection, query)[0]] == [
+        "2024-05-01 12:00:00+00:00",
+        "2024-05-03 11:00:00+00:00",
+    ]
+
+
+def test_days_in_and_out_of_partitions_are_all_backfilled(connection: Connection) -> None:
+    connection.execute("select flywheel.ensure_partitions('2024-05-02', '2024-05-02')")
+    for moment in ("1999-01-01 23:59:59+00", "2024-05-01 12:00+00", "2024-05-02 12:00+00", "2024-05-03 00:00+00"):
+        connection.execute("insert into flywheel.spans (output, started_at) values ('a', %s), ('b', %s)", [moment, moment])
+    activate(connection, "short")
+    backfill = value(connection, "select flywheel.start_backfill('short', '-infinity', 'infinity')")
+    while not advance(connection, backfill, 1)[0]:
+        pass
+    assert advance(connection, backfill)[:2] == (True, 8)
+    assert work_off(connection) == 8
 
 
 @pytest.mark.parametrize("status", ["draft", "approved", "retired"])
@@ -256,5 +275,11 @@ def test_the_books_balance_wherever_a_job_is(connection: Connection) -> None:
     connection.execute(query, [worker_id, [claimed[2][0]], claimed[2][2]])
     insert_past_triggers(connection)
     assert accounts(connection, "short") == {
-        "eligible": 6, "scored": 1, "queued": 1, "running": 1, "later": 1, "dead": 1, "missing": 1,
-    }  # fmt: skip
+        "eligible": 6,
+        "scored": 1,
+        "queued": 1,
+        "running": 1,
+        "later": 1,
+        "dead": 1,
+        "missing": 1,
+    }

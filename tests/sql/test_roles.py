@@ -40,15 +40,18 @@ ROLES = ("public", "flywheel_writer", "flywheel_worker", "flywheel_reviewer", "f
 SPACES = "('flywheel'::regnamespace, 'flywheel_bi'::regnamespace)"
 RELATIONS = f"""
 select format('%s %s', case relkind when 'v' then 'view' else 'table' end, oid::regclass), role,
-       array_to_string(array(select privilege from unnest(array['select', 'insert', 'update', 'delete', 'truncate', 'references', 'trigger']) as privilege
+       array_to_string(array(select privilege from unnest(array['select', 'insert', 'update', 'delete',
+           'truncate', 'references', 'trigger']) as privilege
                               where has_table_privilege(role, pg_class.oid, privilege)), '+'),
        (select string_agg(attname, ',' order by attname) from pg_attribute
-         where attrelid = pg_class.oid and attnum > 0 and not attisdropped and has_column_privilege(role, attrelid, attnum, 'update')
+         where attrelid = pg_class.oid and attnum > 0 and not attisdropped and has_column_privilege(role,
+             attrelid, attnum, 'update')
            and not has_table_privilege(role, pg_class.oid, 'update'))
   from pg_class cross join unnest(%s::text[]) as role
  where relnamespace in {SPACES} and relkind in ('r', 'p', 'v') and relname !~ '_[0-9]{{8}}$'"""
 FUNCTIONS = f"""
-select format('function %s', oid::regprocedure), role, case when has_function_privilege(role, oid, 'execute') then 'execute' end, null
+select format('function %s', oid::regprocedure), role, case when has_function_privilege(role, oid, 'execute')
+    then 'execute' end, null
   from pg_proc cross join unnest(%s::text[]) as role where pronamespace in {SPACES}"""
 SCHEMAS = """
 select format('schema %s', nspname), role,
@@ -104,21 +107,30 @@ def test_what_is_made_later_stays_closed(connection: Connection) -> None:
 
 
 def attempts(connection: Connection) -> list[str]:
-    """Return reads of every table and view, writes to every table, a call of every function; a strict one is not called for nulls."""
+    """Return reads of all tables and views, writes to all tables, a call of each function that runs for nulls."""
     tables = [
         name
         for (name,) in rows(
             connection,
-            f"select oid::regclass::text from pg_class where relnamespace in {SPACES} and relkind in ('r', 'p', 'v') order by 1",
+            (
+                f"select oid::regclass::text from pg_class where relnamespace "
+                f"in {SPACES} and relkind in ('r', 'p', 'v') order by 1"
+            ),
         )
     ]
     functions = rows(
         connection,
-        f"""select oid::regproc::text, array(select 'null::' || format_type(type, null) from unnest(proargtypes) as type)
-              from pg_proc where pronamespace in {SPACES} and prorettype <> 'trigger'::regtype and not proisstrict order by 1""",
+        f"""select oid::regproc::text, array(select 'null::' || format_type(type, null) from
+                unnest(proargtypes) as type)
+              from pg_proc where pronamespace in {SPACES} and prorettype <> 'trigger'::regtype and not
+                  proisstrict order by 1""",
     )
     reads = [f"select * from {name} limit 1" for name in tables]
-    kept = [name for name in tables if value(connection, "select relkind in ('r', 'p') from pg_class where oid = %s::regclass", [name])]
+    kept = [
+        name
+        for name in tables
+        if value(connection, "select relkind in ('r', 'p') from pg_class where oid = %s::regclass", [name])
+    ]
     writes = [f"{act} {name}" for name in kept for act in ("delete from", "truncate")]
     calls = [f"select {name}({', '.join(types)})" for name, types in functions]
     return reads + writes + calls
@@ -150,9 +162,17 @@ def test_an_analyst_can_read_views_and_the_log_and_nothing_else(connection: Conn
     insert(connection)
     activate(connection, "short")
     names = (
-        "accounts", "current_scores", "dead_jobs", "queue_status", "run_log", "score_history", "trace_summary", "traces",
-        "validator_status", "worker_status",
-    )  # fmt: skip
+        "accounts",
+        "current_scores",
+        "dead_jobs",
+        "queue_status",
+        "run_log",
+        "score_history",
+        "trace_summary",
+        "traces",
+        "validator_status",
+        "worker_status",
+    )
     readable = {f"* from flywheel.{name}" for name in names} | {"* from flywheel_bi.spans", "* from flywheel_bi.scores"}
     assert done_by(connection, "flywheel_analyst") >= readable | {"flywheel.why"}
     closed = {line for line in done_by(connection, "flywheel_analyst") if line not in readable}
@@ -170,7 +190,8 @@ def test_every_read_a_role_is_granted_works(connection: Connection) -> None:
     insert(connection)
     connection.execute("select flywheel.pause_lane('bulk', 'x')")
     query = f"""select role, oid::regclass::text from pg_class cross join unnest(%s::text[]) as role
-                 where relnamespace in {SPACES} and relkind in ('r', 'p', 'v') and has_table_privilege(role, pg_class.oid, 'select')"""
+                 where relnamespace in {SPACES} and relkind in ('r', 'p', 'v') and has_table_privilege(role,
+                     pg_class.oid, 'select')"""
     granted = rows(connection, query, [list(ROLES[1:])])
     assert len(granted) > 20
     for role, name in granted:
@@ -197,9 +218,14 @@ def test_a_writer_writes_in_every_way(connection: Connection) -> None:
         guarded = rows(connection, "select validator, passed from flywheel.guard('p', 'n', 'output', 'a secret')")
         assert guarded == [("no_secrets", False), ("short", True)]
         assert refused(connection, "insert into flywheel.spans (output) values ('a secret')").sqlstate == "WF001"
-        for statement in ("select * from flywheel.spans", "update flywheel.spans set output = 'x'", "delete from flywheel.feedback",
-                          "insert into flywheel.spans (output) values ('x') returning output",
-                          "insert into flywheel.scores default values", "select flywheel.purge(now())"):  # fmt: skip
+        for statement in (
+            "select * from flywheel.spans",
+            "update flywheel.spans set output = 'x'",
+            "delete from flywheel.feedback",
+            "insert into flywheel.spans (output) values ('x') returning output",
+            "insert into flywheel.scores default values",
+            "select flywheel.purge(now())",
+        ):
             assert refused(connection, statement).sqlstate == "42501", statement
     assert value(connection, "select count(*) from flywheel.spans") == 1_503
     assert len(scores(connection)) == 3_004
@@ -255,7 +281,9 @@ def test_a_worker_can_do_its_whole_round(connection: Connection) -> None:
     ]
     for call, given in calls:
         connection.execute(f"select flywheel.{call}".encode(), given)
-    claimed = rows(connection, "select fence, version_ids from flywheel._claim('bulk', 1::smallint, %s, 5, null)", [worker_id])
+    claimed = rows(
+        connection, "select fence, version_ids from flywheel._claim('bulk', 1::smallint, %s, 5, null)", [worker_id]
+    )
     query = "select jobs, scores from flywheel._complete_sql(%s, %s, %s, now())"
     assert rows(connection, query, [worker_id, [claimed[0][0]], claimed[0][1]]) == [(1, 1)]
     calls_claimed = rows(connection, "select fence from flywheel._claim_calls(1::smallint, %s, 5, null)", [worker_id])
@@ -267,8 +295,12 @@ def test_a_worker_can_do_its_whole_round(connection: Connection) -> None:
     connection.execute("select flywheel._record_fault(%s, 'timed_out', 'x', 1)", [chosen])
     connection.execute("select flywheel._log_run(%s, 'judge', 1, 1, 1, now(), 'completed', null)", [worker_id])
     connection.execute("select flywheel._leave(%s)", [worker_id])
-    for statement in ("select * from flywheel.spans", "delete from flywheel._ready", "insert into flywheel.spans default values",
-                      "select flywheel.activate_validator('short')"):  # fmt: skip
+    for statement in (
+        "select * from flywheel.spans",
+        "delete from flywheel._ready",
+        "insert into flywheel.spans default values",
+        "select flywheel.activate_validator('short')",
+    ):
         assert refused(connection, statement).sqlstate == "42501", statement
     connection.execute("reset role")
     assert len(scores(connection)) == 2
@@ -283,12 +315,12 @@ def test_an_author_gains_no_rights_by_being_called(connection: Connection) -> No
             assert refused(connection, "create table flywheel_bi.mine ()").sqlstate == "42501"
 
 
-CHECKS = '''
+CHECKS = """
 def short(text):
     return len(text) < 10
 async def polite(text):
     return "please" in text
-'''
+"""
 
 
 def test_the_worker_process_needs_no_more_than_its_role(connection: Connection, dsn: str, tmp_path: Path) -> None:
@@ -299,11 +331,18 @@ def test_the_worker_process_needs_no_more_than_its_role(connection: Connection, 
     activate(connection, "raising", expression="1 / (length(span.output) - 3) > -9")
     insert_many(connection, 20, "case n when 7 then 'abc' else 'please' end")
     command = [sys.executable, "-m", "pgflywheel", "worker", "run", "--until-idle"]
-    environment = {**os.environ, "PGFLYWHEEL_DSN": make_conninfo(dsn, options="-c role=flywheel_worker"), "PYTHONPATH": str(tmp_path)}
+    environment = {
+        **os.environ,
+        "PGFLYWHEEL_DSN": make_conninfo(dsn, options="-c role=flywheel_worker"),
+        "PYTHONPATH": str(tmp_path),
+    }
     ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
     assert ran.returncode == 0, ran.stderr
     assert "permission denied" not in ran.stderr
-    query = "select validator, passed, unscored_reason, count(*) from flywheel.current_scores group by 1, 2, 3 order by 1, 2"
+    query = (
+        "select validator, passed, unscored_reason, count(*) from "
+        "flywheel.current_scores group by 1, 2, 3 order by 1, 2"
+    )
     assert rows(connection, query) == [
         ("called", False, None, 1),
         ("called", True, None, 19),
@@ -317,5 +356,6 @@ def test_the_worker_process_needs_no_more_than_its_role(connection: Connection, 
 @pytest.mark.parametrize("role", ROLES[1:])
 def test_no_role_can_log_in_or_do_more_than_its_grants(connection: Connection, role: str) -> None:
     query = """select rolcanlogin, rolsuper, rolcreaterole, rolcreatedb, rolbypassrls, rolreplication,
-                      exists (select from pg_auth_members where member = pg_roles.oid) from pg_roles where rolname = %s"""
+                      exists (select from pg_auth_members where member = pg_roles.oid) from pg_roles where
+                          rolname = %s"""
     assert rows(connection, query, [role]) == [(False,) * 7]

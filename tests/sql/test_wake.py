@@ -73,7 +73,9 @@ def test_only_one_of_the_writers_of_a_moment_tells(
     for writer in writers:
         writer.execute("begin")
         insert(writer)
-    locks = "select count(*) from pg_locks where locktype = 'advisory' and objid = 2 and classid = 'flywheel'::regnamespace"
+    locks = (
+        "select count(*) from pg_locks where locktype = 'advisory' and objid = 2 and classid = 'flywheel'::regnamespace"
+    )
     assert value(connection, locks) == 1
     for writer in writers:
         writer.execute("commit")
