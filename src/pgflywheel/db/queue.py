@@ -106,13 +106,14 @@ async def versions(db: Database, version_ids: Collection[UUID]) -> list[Version]
     )
 
 
-async def wants_processes(db: Database) -> bool:
-    """Tell whether a Python version judges new spans in the bulk lane."""
-    wanted: bool = await db.value(
-        "select exists (select from flywheel.validator_versions"
-        " where kind = 'python' and lane = 'bulk' and status in ('active', 'shadow'))"
+async def process_definitions(db: Database) -> list[dict[str, Any]]:
+    """Return the definitions of Python versions that judge new spans in the bulk lane."""
+    rows = await db.rows(
+        tuple,
+        "select definition from flywheel.validator_versions"
+        " where kind = 'python' and lane = 'bulk' and status in ('active', 'shadow')",
     )
-    return wanted
+    return [row[0] for row in rows]
 
 
 async def read_spans(

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, BinaryIO
 
 from pgflywheel.worker.callables import Check, MissingCallable, arguments, load
@@ -98,8 +99,7 @@ def _alarms() -> Iterator[Callable[[Callable[[Any], Any], Any, float], Answer]]:
 def _memory_limit(megabytes: float) -> Iterator[None]:
     """Let the process grow by so much, where the system can hold it to that."""
     try:
-        import resource
-        from pathlib import Path
+        import resource  # not everywhere
 
         pages = int(Path("/proc/self/statm").read_text().split()[5])
         hard = resource.getrlimit(resource.RLIMIT_DATA)[1]

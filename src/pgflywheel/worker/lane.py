@@ -25,7 +25,8 @@ from pgflywheel.worker.site import Site
 
 log = logging.getLogger(__name__)
 LINGER_SECONDS = 0.005
-POLL_SECONDS = (0.02, 0.1)  # then Options.poll_seconds
+# A writer that looked for idle workers just before there was one commits some milliseconds later, and rings for nobody.
+POLL_SECONDS = (0.003, 0.003, 0.006, 0.012, 0.025, 0.05, 0.1)  # then Options.poll_seconds
 PACE_SECONDS = 0.005  # between claims of a queue that is nearly empty: single rows come in groups
 BACKOFF_SECONDS = 5.0
 Claim = Callable[[int, UUID, int, UUID | None], Awaitable[list[Claimed]]]
@@ -85,6 +86,7 @@ class Lane:
             return
         self.empty_claims = 0
         self.bell.report(self.name, BUSY)
+        self.bell.nudge(self.name)
         self.site.in_hand.update(job.fence for job in jobs)
         self.work.start(worker_id, jobs, group)
         if len(jobs) < room:

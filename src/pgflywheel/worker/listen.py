@@ -15,6 +15,7 @@ import random
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from time import monotonic
 from uuid import uuid4
 
 import psycopg
@@ -28,6 +29,7 @@ log = logging.getLogger(__name__)
 PROBE_SECONDS = 1.0
 PROBE_AGAIN_SECONDS = 300.0
 RETRY_SECONDS = 1.0
+NUDGE_SECONDS = 0.05
 _LOCK = "(select 'flywheel'::regnamespace::oid::integer), 1"
 BUSY, IDLE, FULL = "busy", "idle", "full"
 
@@ -44,12 +46,21 @@ class Doorbell:
     listening: bool = False
     pooled: bool = False
     registered: bool = False
+    nudged_at: float = 0.0
 
     def report(self, lane: str, state: str) -> None:
         """Note that a lane is busy, idle (it found nothing) or full (it wants nothing)."""
         if self.states.get(lane) != state:
             self.states[lane] = state
             self.changed.set()
+
+    def nudge(self, lane: str) -> None:
+        """Let idle lanes look as well, now and then, while a busy one keeps writers from ringing."""
+        if monotonic() - self.nudged_at > NUDGE_SECONDS:
+            self.nudged_at = monotonic()
+            for name, event in self.lanes.items():
+                if name != lane and self.states.get(name) == IDLE:
+                    event.set()
 
     def ring(self) -> None:
         """Wake every lane."""

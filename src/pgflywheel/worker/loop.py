@@ -22,6 +22,7 @@ from pgflywheel.db.version import require_current
 from pgflywheel.errors import FlywheelError, Unreachable
 from pgflywheel.worker.buffer import Buffer
 from pgflywheel.worker.bulk import Bulk
+from pgflywheel.worker.callables import Check
 from pgflywheel.worker.health import Pages, serving
 from pgflywheel.worker.judge import Judge
 from pgflywheel.worker.lane import Lane
@@ -99,8 +100,15 @@ class Worker:
             await self._leave()
 
     def _behind(self) -> list[Coroutine[Any, Any, None]]:
-        work = [self.bell.run(), self._beat(), Maintenance(self.site).run()]
+        work = [self.bell.run(), self._beat(), Maintenance(self.site).run(), self._warm()]
         return [*work, self._stop_when_idle()] if self.site.options.until_idle else work
+
+    async def _warm(self) -> None:
+        """Have the processes ready before the first job, where checks will want them."""
+        if "bulk" in self.wakes:
+            with suppress(FlywheelError):
+                definitions = await queue.process_definitions(self.site.database)
+                await self.site.pool.warm([Check.of(definition) for definition in definitions])
 
     async def _in_front(self) -> None:
         """Run the lanes to their end, then write what is buffered; both only as long as the grace period."""

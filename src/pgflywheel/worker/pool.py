@@ -13,9 +13,11 @@ import pickle
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
+from pgflywheel.worker.callables import Check
 from pgflywheel.worker.child import IMPORTING, LENGTH, WAITING, Request
 from pgflywheel.worker.verdicts import Answers, unscored
 
@@ -149,9 +151,18 @@ class Pool:
                 return child
         return await Child.start()
 
-    async def warm(self) -> None:
-        """Start the processes ahead of the first stretch."""
-        self.idle += [await Child.start() for _ in range(self.size - len(self.idle))]
+    async def warm(self, checks: Sequence[Check]) -> None:
+        """Start the processes and import the checks ahead of the first stretch."""
+        if checks:
+            await asyncio.gather(*(self._warm(checks) for _ in range(self.size)))
+
+    async def _warm(self, checks: Sequence[Check]) -> None:
+        async with self.places:
+            child = await Child.start()
+            with suppress(ChildDied):  # the first stretch tells, and whose fault it is
+                for check in checks:
+                    await child.ask(Request(check, b"", b"", 0, 0))
+                self.idle.append(child)
 
     async def close(self) -> None:
         """End all processes."""
