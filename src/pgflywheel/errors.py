@@ -62,6 +62,12 @@ class ExtensionMissing(FlywheelError):
     exit_code = 4
 
 
+class ServerTooOld(FlywheelError):
+    """The server is of a Postgres version that is not supported."""
+
+    exit_code = 4
+
+
 class Blocked(FlywheelError):
     """A validator with the action block rejected the row."""
 

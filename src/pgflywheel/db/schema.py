@@ -23,10 +23,11 @@ from pgflywheel import __version__, assets
 from pgflywheel.db import extension, functions
 from pgflywheel.db.connect import Session, connection_string, mapped_errors
 from pgflywheel.db.version import INSTALLED, Installed, missing, newer
-from pgflywheel.errors import CheckFailed, UsageError
+from pgflywheel.errors import CheckFailed, ServerTooOld, UsageError
 from pgflywheel.records import InstallStatus
 
 LOCK_TIMEOUT_SECONDS = 5.0
+MINIMUM_MAJOR = 16
 _NOTHING = Installed(None, None, None)
 
 # alembic's `op` and `context` are one per process, so two threads may not migrate at once
@@ -64,6 +65,7 @@ def upgrade(
     Many at once are safe: they wait for one another. ``reapply`` runs sql/ even when nothing changed.
     """
     with _locked(dsn, assets.checked_schema(schema), lock_timeout_seconds) as work:
+        _refuse_too_old(work.session)
         before = _installed(work.session, schema)
         head = assets.revisions()[-1]
         _refuse_newer(before, schema)
@@ -245,6 +247,15 @@ def _installed(session: Session, schema: str) -> Installed:
 def _schema_exists(session: Session, schema: str) -> bool:
     found = session.execute("select from pg_namespace where nspname in (%s, %s)", [schema, f"{schema}_bi"])
     return found.fetchone() is not None
+
+
+def _refuse_too_old(session: Session) -> None:
+    major = session.info.server_version // 10000
+    if major < MINIMUM_MAJOR:
+        raise ServerTooOld(
+            f"Postgres {major} is older than {MINIMUM_MAJOR}, the oldest this package works with",
+            hint=f"Upgrade the server, or name one of version {MINIMUM_MAJOR} or later with --dsn.",
+        )
 
 
 def _refuse_newer(installed: Installed, schema: str) -> None:
