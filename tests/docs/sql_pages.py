@@ -11,7 +11,11 @@ import psycopg
 Connection = psycopg.Connection[tuple[Any, ...]]
 
 RELATIONS = """
-select n.nspname || '.' || c.relname, c.relname, obj_description(c.oid), c.oid
+select n.nspname || '.' || c.relname, c.relname,
+       case c.relkind when 'c' then obj_description(c.reltype, 'pg_type')
+         else concat_ws(' ', obj_description(c.oid),
+                        'Partitioned by ' || lower(pg_get_partkeydef(c.oid)) || ', a day each.')
+       end, c.oid
   from pg_class c join pg_namespace n on n.oid = c.relnamespace
  where n.nspname = any (%s) and c.relkind = any (%s) and not c.relispartition and c.relname <> 'alembic_version'
  order by n.nspname, c.relname
@@ -50,6 +54,9 @@ def tables(connection: Connection) -> str:
     found = connection.execute(RELATIONS, [["flywheel"], ["r", "p"]]).fetchall()
     parts = ["# Tables", "What an application writes and an analyst may read. " + INTERNAL]
     parts += [_relation(connection, *row) for row in found if not row[1].startswith("_")]
+    parts += ["## Types", "What checks return, and what the functions on validators tell."]
+    types = connection.execute(RELATIONS, [["flywheel"], ["c"]]).fetchall()
+    parts += [_type(connection, *row) for row in types if not row[1].startswith("_")]
     parts += ["## Internal tables", _grid(["table", "what it holds"], _internal(found))]
     return "\n\n".join(parts)
 
@@ -106,6 +113,11 @@ def _relation(connection: Connection, full: str, _name: str, comment: str, oid: 
     rules = [(f"`{name}`", f"`{rule}`") for name, rule in connection.execute(RULES, [oid])]
     grid = _grid(["column", "type", "default", "null", "meaning"], rows)
     return f"## {full}\n\n{comment}\n\n{grid}\n\n{_grid(['rule', 'says'], rules)}"
+
+
+def _type(connection: Connection, full: str, _name: str, comment: str, oid: int) -> str:
+    fields = ", ".join(f"{name} {kind}" for name, kind, *_ in connection.execute(COLUMNS, [oid]))
+    return f"`{full}` ({fields}): {comment}"
 
 
 def _view(connection: Connection, full: str, _name: str, comment: str, oid: int) -> str:
