@@ -62,7 +62,7 @@ comment on function flywheel._day_start is 'Internal: first instant of a UTC day
 -- Bounds go through text: in another DateStyle the name of a time zone may be read back as another one (IST).
 create or replace function flywheel._make_partition(relation text, day date) returns void
 language plpgsql volatile security definer
-set search_path = '' set timezone = 'UTC' set datestyle = 'ISO'
+set search_path = pg_catalog, pg_temp set timezone = 'UTC' set datestyle = 'ISO'
 as $function$
 declare
   part text := flywheel._partition_name(_make_partition.relation, _make_partition.day);
@@ -103,7 +103,7 @@ comment on function flywheel._relations is 'Internal: the tables with daily part
 -- All days of spans come first: a writer holds spans while it waits for scores, never the other way round.
 create or replace function flywheel.ensure_partitions(first_day date, last_day date) returns integer
 language plpgsql volatile security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
 declare
   made integer := 0;
@@ -149,7 +149,7 @@ comment on column flywheel._partitions.day is 'UTC day it holds.';
 create or replace function flywheel.purge(before timestamptz)
 returns table (relation text, partition text, day date)
 language plpgsql volatile security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
 declare
   old record;
@@ -179,7 +179,7 @@ comment on function flywheel.purge is
 -- _next_revision: what a validator reads is new text, so older scores become stale; other columns change nothing.
 create or replace function flywheel._next_revision() returns trigger
 language plpgsql volatile security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
 begin
   if (new.span_id, new.started_at) is distinct from (old.span_id, old.started_at) then

@@ -3,7 +3,7 @@
 -- _setting: settings are read when the dispatch is compiled or a worker acts, never per row.
 create or replace function flywheel._setting(name text) returns double precision
 language sql stable security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
   select (settings.value #>> '{}')::double precision from flywheel.settings where settings.name = _setting.name
 $function$;
@@ -34,7 +34,7 @@ comment on function flywheel._filter_keys is 'Internal: every key a filter may h
 
 create or replace function flywheel._reject_definition(name text, problem text, hint text) returns void
 language plpgsql volatile security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
 begin
   raise exception using errcode = 'WF003',
@@ -46,7 +46,7 @@ comment on function flywheel._reject_definition is 'Internal: raise WF003 in one
 -- _word_problem: the keys that take one word of a few.
 create or replace function flywheel._word_problem(definition jsonb) returns text
 language sql immutable security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
   select format('%s is %s, not one of %s', known.key, coalesce(definition ->> known.key, 'missing'),
                 array_to_string(known.allowed, ', '))
@@ -62,7 +62,7 @@ comment on function flywheel._word_problem is 'Internal: which key of a definiti
 
 create or replace function flywheel._filter_problem(filter jsonb) returns text
 language sql immutable security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
   select case
     when jsonb_typeof(filter) is distinct from 'object' then format('filter is %s, not an object', filter)
@@ -85,7 +85,7 @@ comment on function flywheel._filter_problem is 'Internal: the first thing wrong
 -- _kind_problem: what each kind needs, and which lane and action fit it.
 create or replace function flywheel._kind_problem(definition jsonb) returns text
 language sql immutable security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
   select case
     when definition ->> 'kind' = 'sql' and (definition ? 'expression') = (definition ? 'function') then
@@ -116,7 +116,7 @@ comment on function flywheel._kind_problem is 'Internal: what a kind of validato
 
 create or replace function flywheel._column_problem(columns jsonb) returns text
 language sql stable security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
   select format('columns names %s, which spans does not have', wanted.name)
     from jsonb_array_elements_text(columns) as wanted(name)
@@ -130,7 +130,7 @@ comment on function flywheel._column_problem is 'Internal: the first column that
 -- _definition_problem: the first thing wrong, in words an author can act on.
 create or replace function flywheel._definition_problem(definition jsonb) returns text
 language sql immutable security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
   select case
     when jsonb_typeof(definition) is distinct from 'object' then 'it is not an object'
@@ -152,7 +152,7 @@ comment on function flywheel._definition_problem is 'Internal: the first thing w
 -- _literal_list: a filter value (text or list of texts) as an SQL array.
 create or replace function flywheel._literal_list(value jsonb) returns text
 language sql immutable security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
   select format('%L::text[]', array(
     select jsonb_array_elements_text(case jsonb_typeof(value) when 'array' then value else jsonb_build_array(value) end)))
@@ -162,7 +162,7 @@ comment on function flywheel._literal_list is 'Internal: a filter value as an SQ
 -- _sample_sql: the same traces at every replay, and a higher rate takes in the traces of a lower one.
 create or replace function flywheel._sample_sql(name text, sample double precision) returns text
 language sql immutable security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
   select case when sample < 1 then
     format('(pg_catalog.uuid_hash_extended(span.trace_id, %s) & 9223372036854775807) < %s',
@@ -174,7 +174,7 @@ comment on function flywheel._sample_sql is 'Internal: predicate over the row sp
 -- _filter_sql: who is meant, without the author's own SQL: it cannot raise.
 create or replace function flywheel._filter_sql(name text, definition jsonb, sampled boolean default true) returns text
 language sql stable security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
   select coalesce(string_agg(part.predicate, ' and ' order by part.place), 'true')
     from (
@@ -195,7 +195,7 @@ comment on function flywheel._filter_sql is
 -- _eligible_sql: _filter_sql and the author's own predicate, which may raise.
 create or replace function flywheel._eligible_sql(name text, definition jsonb, sampled boolean default true) returns text
 language sql stable security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
   select case
     when definition ? 'where' then
@@ -209,7 +209,7 @@ comment on function flywheel._eligible_sql is 'Internal: predicate over the row 
 -- _may_be_eligible: for one span, where the author's predicate raises on some: what raises is for the worker to find.
 create or replace function flywheel._may_be_eligible(name text, definition jsonb, span flywheel.spans) returns boolean
 language plpgsql stable security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
 declare
   meant boolean;
@@ -224,7 +224,7 @@ comment on function flywheel._may_be_eligible is 'Internal: whether a span is fo
 
 create or replace function flywheel._may_be_eligible_sql(name text, definition jsonb) returns text
 language sql immutable security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
   select format('flywheel._may_be_eligible(%L, %L, row(span.*)::flywheel.spans)', name, definition)
 $function$;
@@ -234,7 +234,7 @@ comment on function flywheel._may_be_eligible_sql is 'Internal: like _eligible_s
 -- A function takes the span or its target text; the transition row of a trigger is cast to a span first.
 create or replace function flywheel._check_sql(definition jsonb) returns text
 language sql stable security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
   select case
     when definition ? 'expression' then format(E'(%s\n)', definition ->> 'expression')
@@ -249,7 +249,7 @@ comment on function flywheel._check_sql is 'Internal: the check of a sql validat
 -- _check_type: parsed and planned against no rows, so nothing of it runs.
 create or replace function flywheel._check_type(definition jsonb) returns text
 language plpgsql stable security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
 declare
   answer text;
@@ -267,7 +267,7 @@ comment on function flywheel._check_type is 'Internal: what a sql check returns:
 -- _known_type: for code generated later. What a check calls or reads may be gone by then: asking it raises, and that is isolated.
 create or replace function flywheel._known_type(definition jsonb) returns text
 language plpgsql stable security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
 begin
   return case flywheel._check_type(definition) when 'verdict' then 'verdict' else 'boolean' end;
@@ -279,7 +279,7 @@ comment on function flywheel._known_type is 'Internal: boolean or verdict, whate
 
 create or replace function flywheel._raise_missing(function text) returns boolean
 language plpgsql volatile security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
 begin
   raise exception using errcode = 'undefined_function', message = format('function %s is gone', function),
@@ -291,7 +291,7 @@ comment on function flywheel._raise_missing is 'Internal: stands in generated co
 -- _question_sql: _check_sql for generated code, which must compile whatever was dropped.
 create or replace function flywheel._question_sql(definition jsonb) returns text
 language sql stable security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
   select coalesce(flywheel._check_sql(definition), format('flywheel._raise_missing(%L)', definition ->> 'function'))
 $function$;
@@ -300,7 +300,7 @@ comment on function flywheel._question_sql is 'Internal: the check of a sql vali
 -- _regex_problem: a pattern is compiled only when it meets a text, so it meets one here. Other errors depend on the text.
 create or replace function flywheel._regex_problem(definition jsonb) returns text
 language plpgsql volatile security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
 begin
   execute format(E'select %s, (%s\n) from jsonb_populate_record(null::flywheel.spans, ''{"input": "x", "output": "x"}'') as span',
@@ -318,7 +318,7 @@ comment on function flywheel._regex_problem is 'Internal: what is wrong with a r
 -- _run_problem: a check is parsed as it will run: in an aggregate over the spans of a statement.
 create or replace function flywheel._run_problem(definition jsonb) returns text
 language plpgsql volatile security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
 declare
   answer text;
@@ -340,7 +340,7 @@ comment on function flywheel._run_problem is 'Internal: why the SQL of a definit
 -- _require_runnable: a sql check must parse and give a boolean or a verdict before it is stored; of a python one, its where.
 create or replace function flywheel._require_runnable(name text, definition jsonb) returns void
 language plpgsql volatile security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
 declare
   problem text := flywheel._run_problem(case definition ->> 'kind' when 'sql' then definition else definition || '{"expression": "true"}' end);

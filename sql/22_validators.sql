@@ -4,7 +4,7 @@
 create or replace function flywheel.define_validator(name text, definition jsonb)
 returns table (validator text, version integer, status text, content_hash text, changed boolean)
 language plpgsql volatile security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
 declare
   whole jsonb := flywheel._definition_defaults() || jsonb_strip_nulls(define_validator.definition);
@@ -44,7 +44,7 @@ comment on function flywheel.define_validator is
 -- _find_version: the version meant by a name and an optional number; otherwise the newest, a retired one only if all are.
 create or replace function flywheel._find_version(name text, version integer) returns flywheel.validator_versions
 language plpgsql stable security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
 declare
   found_version flywheel.validator_versions;
@@ -70,7 +70,7 @@ comment on function flywheel._find_version is 'Internal: a version by name and n
 create or replace function flywheel._set_status(wanted_id uuid, wanted text, reason text, detail text)
 returns setof flywheel.version_status
 language sql volatile security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
   update flywheel.validator_versions as versions
      set status = wanted, paused_reason = reason, paused_detail = detail
@@ -82,7 +82,7 @@ comment on function flywheel._set_status is 'Internal: give one version a status
 
 create or replace function flywheel._require_status(name text, found_version flywheel.validator_versions, allowed text[], act text) returns void
 language plpgsql immutable security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
 begin
   if found_version.status <> all (allowed) then
@@ -97,7 +97,7 @@ comment on function flywheel._require_status is 'Internal: raise WF004 unless a 
 create or replace function flywheel.approve_validator(name text, version integer default null)
 returns setof flywheel.version_status
 language plpgsql volatile security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
 declare
   chosen flywheel.validator_versions := flywheel._find_version(approve_validator.name, approve_validator.version);
@@ -112,7 +112,7 @@ comment on function flywheel.approve_validator is 'Approve a draft; it may then 
 create or replace function flywheel.activate_validator(name text, version integer default null)
 returns setof flywheel.version_status
 language plpgsql volatile security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
 declare
   chosen flywheel.validator_versions := flywheel._find_version(activate_validator.name, activate_validator.version);
@@ -126,7 +126,7 @@ comment on function flywheel.activate_validator is
 create or replace function flywheel.shadow_validator(name text, version integer default null)
 returns setof flywheel.version_status
 language plpgsql volatile security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
 declare
   chosen flywheel.validator_versions := flywheel._find_version(shadow_validator.name, shadow_validator.version);
@@ -139,7 +139,7 @@ comment on function flywheel.shadow_validator is 'Let a version judge new spans 
 create or replace function flywheel.pause_validator(name text, reason text)
 returns setof flywheel.version_status
 language plpgsql volatile security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
 declare
   chosen flywheel.validator_versions;
@@ -162,7 +162,7 @@ comment on function flywheel.pause_validator is
 create or replace function flywheel.retire_validator(name text)
 returns setof flywheel.version_status
 language plpgsql volatile security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
 begin
   perform flywheel._find_version(retire_validator.name, null);

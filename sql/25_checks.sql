@@ -54,7 +54,7 @@ comment on function flywheel.contains_any_word is
 -- A loop: for the twenty steps it takes, starting a query costs ten times as much.
 create or replace function flywheel.passes_luhn(text text) returns boolean
 language plpgsql immutable strict parallel safe security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
 declare
   digits text := reverse(translate(left(passes_luhn.text, 64), ' -', ''));
@@ -136,7 +136,7 @@ comment on function flywheel._iban_length is
 -- to the end, letters count 10 to 35, and the number leaves 1 modulo 97.
 create or replace function flywheel._iban_checks(iban text) returns boolean
 language plpgsql immutable strict parallel safe security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
 declare
   wanted integer := flywheel._iban_length(left(_iban_checks.iban, 2));
@@ -220,7 +220,7 @@ comment on function flywheel.is_refusal is
 -- _is_deep_json: only called for texts with so many brackets that the server's recursive parser could run out of stack.
 create or replace function flywheel._is_deep_json(text text) returns boolean
 language plpgsql immutable parallel restricted security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
 begin
   return _is_deep_json.text is json;

@@ -8,7 +8,7 @@
 -- _lane_runs: `queue pause` stops claims, not inserts.
 create or replace function flywheel._lane_runs(lane text) returns boolean
 language sql stable security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
   select not exists (select from flywheel._lanes where _lanes.lane = _lane_runs.lane and _lanes.paused_at is not null)
 $function$;
@@ -22,7 +22,7 @@ comment on function flywheel._lane_runs is 'Internal: whether jobs of a lane may
 create or replace function flywheel._claim(lane text, priority smallint, worker_id uuid, max_jobs integer, after uuid default null)
 returns table (fence uuid, job_id uuid, version_ids uuid[], span_count integer, attempt smallint, origin text)
 language sql volatile security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set enable_sort = off set enable_bitmapscan = off set enable_seqscan = off
 as $function$
   with runnable as materialized (      -- materialized: the limit is taken once
@@ -58,7 +58,7 @@ comment on function flywheel._claim is
 create or replace function flywheel._claim_calls(priority smallint, worker_id uuid, max_calls integer, after uuid default null)
 returns table (fence uuid, job_id uuid, version_ids uuid[], span_count integer, attempt smallint, origin text)
 language plpgsql volatile security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set enable_sort = off set enable_bitmapscan = off set enable_seqscan = off
 as $function$
 declare
@@ -100,7 +100,7 @@ comment on function flywheel._claim_calls is
 -- _lock_fences: which claims still hold; the rows stay locked until the caller's transaction ends.
 create or replace function flywheel._lock_fences(worker_id uuid, fences uuid[]) returns uuid[]
 language sql volatile security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
   with held as (
     select running.fence from flywheel._running as running
@@ -113,7 +113,7 @@ comment on function flywheel._lock_fences is 'Internal: the fences that are stil
 
 create or replace function flywheel._finish(worker_id uuid, fences uuid[]) returns integer
 language sql volatile security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
   with finished as (
     delete from flywheel._running as running
@@ -129,7 +129,7 @@ create or replace function flywheel._enqueue(
   lane text, priority smallint, version_ids uuid[], span_ids uuid[], started_from timestamptz, started_until timestamptz, origin text)
 returns integer
 language sql volatile security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
   with size as materialized (select flywheel._setting('chunk_spans')::integer as spans), queued as (
     insert into flywheel._ready (lane, priority, job_id, version_ids, span_ids, started_from, started_until, origin)
@@ -146,7 +146,7 @@ comment on function flywheel._enqueue is 'Internal: queue spans for versions in 
 -- writer that gets lock 2: NOTIFY in every commit would put all commits of the server in one line.
 create or replace function flywheel._wake() returns void
 language plpgsql volatile security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
 declare
   install integer := 'flywheel'::regnamespace::oid::integer;
@@ -164,7 +164,7 @@ comment on function flywheel._wake is 'Internal: tell idle workers that there is
 create or replace function flywheel._split(worker_id uuid, whole_fence uuid)
 returns table (fence uuid, job_id uuid, version_ids uuid[], span_count integer, attempt smallint, origin text)
 language sql volatile security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
   with whole as (
     delete from flywheel._running as running
@@ -195,7 +195,7 @@ comment on function flywheel._split is 'Internal: replace a running job by one f
 -- _bury: a job given up keeps its spans, so replay_dead() can queue it again.
 create or replace function flywheel._bury(worker_id uuid, fences uuid[], reason text, detail text) returns integer
 language sql volatile security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
   with failed as (
     delete from flywheel._running as running
@@ -216,7 +216,7 @@ create or replace function flywheel._retry(
   worker_id uuid, fences uuid[], delay_seconds double precision, reason text, detail text, costs boolean default true)
 returns integer
 language sql volatile security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
   with failed as (
     delete from flywheel._running as running
@@ -240,7 +240,7 @@ comment on function flywheel._retry is 'Internal: put running jobs off by delay_
 -- resumes it meanwhile either finds these jobs held, or is seen here, and the jobs are due at once.
 create or replace function flywheel._hold(worker_id uuid, fences uuid[]) returns integer
 language plpgsql volatile security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
 declare
   moved integer;
@@ -268,7 +268,7 @@ comment on function flywheel._hold is 'Internal: hold running jobs until their v
 -- _promote_later: due jobs become ready under a new id, so that no worker's floor hides them.
 create or replace function flywheel._promote_later(max_jobs integer default 1000) returns integer
 language sql volatile security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
   with due as materialized (
     select later.job_id from flywheel._later as later
@@ -287,7 +287,7 @@ comment on function flywheel._promote_later is 'Internal: make due jobs ready; r
 -- _resume_held: a job held for several versions comes back when any of them runs again.
 create or replace function flywheel._resume_held(version_id uuid) returns integer
 language sql volatile security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
   with resumed as (
     update flywheel._later as later set run_at = now()
@@ -300,7 +300,7 @@ comment on function flywheel._resume_held is 'Internal: make the jobs held for a
 
 create or replace function flywheel.replay_dead(job_id uuid default null) returns bigint
 language plpgsql volatile security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
 declare
   replayed bigint;
@@ -325,7 +325,7 @@ comment on function flywheel.replay_dead is 'Queue a dead job again, or all of t
 
 create or replace function flywheel._set_lane(lane text, reason text) returns void
 language plpgsql volatile security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
 begin
   update flywheel._lanes set paused_reason = reason, paused_at = case when reason is not null then now() end
@@ -340,7 +340,7 @@ comment on function flywheel._set_lane is 'Internal: pause a lane with a reason,
 
 create or replace function flywheel.pause_lane(lane text, reason text) returns void
 language sql volatile security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
   select flywheel._set_lane(lane, coalesce(nullif(reason, ''), 'no reason given'))
 $function$;
@@ -348,7 +348,7 @@ comment on function flywheel.pause_lane is 'Stop workers from claiming jobs of a
 
 create or replace function flywheel.resume_lane(lane text) returns void
 language sql volatile security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
   select flywheel._set_lane(lane, null);
   select flywheel._wake()

@@ -6,7 +6,7 @@ create or replace function flywheel._heartbeat(
   worker_id uuid, name text, lanes text[], lease_seconds double precision, listening boolean, in_hand integer, release text, first boolean)
 returns timestamptz
 language sql volatile security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
   with renewed as (
     update flywheel._workers as workers
@@ -31,7 +31,7 @@ comment on function flywheel._heartbeat is
 -- worker that was stopped in the middle of it are left for the next time: nobody waits for that worker.
 create or replace function flywheel._give_back(worker_ids uuid[]) returns integer
 language sql volatile security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
   with unlocked as materialized (
     select running.fence from flywheel._running as running where running.worker_id = any (_give_back.worker_ids)
@@ -63,7 +63,7 @@ comment on function flywheel._give_back is 'Internal: make the running jobs of w
 -- are left for claims whose answer is still on its way.
 create or replace function flywheel._give_back_strays(worker_id uuid, in_hand uuid[]) returns integer
 language plpgsql volatile security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
 declare
   stray_id uuid := gen_random_uuid();
@@ -80,7 +80,7 @@ comment on function flywheel._give_back_strays is
 
 create or replace function flywheel._leave(worker_id uuid) returns integer
 language plpgsql volatile security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
 declare
   given integer := flywheel._give_back(array[_leave.worker_id]);
@@ -94,7 +94,7 @@ comment on function flywheel._leave is 'A worker ends: its remaining jobs become
 -- _reap: jobs of workers whose lease is over, or that never were.
 create or replace function flywheel._reap() returns integer
 language plpgsql volatile security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
 declare
   gone uuid[];
@@ -122,7 +122,7 @@ create or replace function flywheel._log_run(
   worker_id uuid, lane text, jobs integer, spans integer, scores integer, started_at timestamptz, outcome text, detail text)
 returns void
 language sql volatile security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
   insert into flywheel.run_log (run_id, started_at, worker_id, lane, jobs, spans, scores, outcome, detail)
   values (flywheel.new_id(), _log_run.started_at, _log_run.worker_id, _log_run.lane, _log_run.jobs, _log_run.spans,
@@ -133,7 +133,7 @@ comment on function flywheel._log_run is 'Internal: one row of run_log.';
 -- _maintain_partitions: yesterday's too, for spans that began before midnight and are written after it.
 create or replace function flywheel._maintain_partitions() returns integer
 language sql volatile security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
   select flywheel.ensure_partitions(today.day - 1, today.day + flywheel._setting('premade_days')::integer)
     from (select (now() at time zone 'UTC')::date as day) as today

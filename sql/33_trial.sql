@@ -3,7 +3,7 @@
 -- _hostile_texts: what makes a careless check slow, in growing sizes, so that a bad one is caught while it is still cheap.
 create or replace function flywheel._hostile_texts() returns table (size integer, body text)
 language sql immutable security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
   select sizes.size, left(repeat(seed.body, sizes.size / length(seed.body) + 1), sizes.size) || seed.ending
     from (values (12), (20), (28), (40), (100), (1000), (10000), (100000)) as sizes(size)
@@ -15,7 +15,7 @@ comment on function flywheel._hostile_texts is 'Internal: texts that make carele
 
 create or replace function flywheel._hostile_span(body text) returns flywheel.spans
 language sql stable security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
   select jsonb_populate_record(null::flywheel.spans, jsonb_build_object(
     'span_id', gen_random_uuid(), 'trace_id', gen_random_uuid(), 'project', 'trial', 'environment', 'trial', 'node', 'trial',
@@ -27,7 +27,7 @@ comment on function flywheel._hostile_span is 'Internal: a span whose input and 
 -- _trial_ms: how long a check takes for one span. An error ends the trial of that span: raising is isolated later.
 create or replace function flywheel._trial_ms(definition jsonb, span flywheel.spans) returns double precision
 language plpgsql volatile security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
 declare
   began timestamptz := clock_timestamp();
@@ -47,7 +47,7 @@ comment on function flywheel._trial_ms is 'Internal: milliseconds a sql check ta
 -- not when it is so far off that trying again would only cost time.
 create or replace function flywheel._fair_trial_ms(definition jsonb, span flywheel.spans, limit_ms double precision) returns double precision
 language plpgsql volatile security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
 declare
   best double precision := flywheel._trial_ms(definition, span);
@@ -64,7 +64,7 @@ comment on function flywheel._fair_trial_ms is 'Internal: milliseconds a sql che
 -- _slowest_trial: the first span that takes longer than its limit; null = none does.
 create or replace function flywheel._slowest_trial(definition jsonb) returns text
 language plpgsql volatile security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
 declare
   limit_ms double precision := flywheel._setting('inline_limit_ms');
@@ -94,7 +94,7 @@ comment on function flywheel._slowest_trial is 'Internal: try a sql check on hos
 
 create or replace function flywheel._require_fast(name text, definition jsonb) returns void
 language plpgsql volatile security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
 declare
   slow text := flywheel._slowest_trial(definition);

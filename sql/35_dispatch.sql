@@ -28,7 +28,7 @@ comment on column flywheel._dispatched.shadow is 'Whether it runs for show only.
 -- an old state (repeatable read), leaves the pause to the next. A shadow has nothing to wait for and is retired.
 create or replace function flywheel._pause_failing(version_id uuid, reason text, detail text) returns boolean
 language plpgsql volatile security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
 begin
   if not pg_try_advisory_xact_lock('flywheel'::regnamespace::oid::integer, 4) then
@@ -54,7 +54,7 @@ comment on function flywheel._pause_failing is 'Internal: pause a version (retir
 -- _record_fault: count a fault, and pause the version when it has had too many lately. True = it is paused now.
 create or replace function flywheel._record_fault(version_id uuid, reason text, detail text, spans integer) returns boolean
 language plpgsql volatile security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
 declare
   faults integer;
@@ -79,7 +79,7 @@ comment on function flywheel._record_fault is
 -- _reject_span: a guardrail says no. The whole statement of the application fails, with the validator's name.
 create or replace function flywheel._reject_span(name text, version integer, span_id uuid, critique text) returns void
 language plpgsql volatile security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
 begin
   raise exception using errcode = 'WF001',
@@ -103,7 +103,7 @@ comment on function flywheel._key_sql is 'Internal: expression over the row span
 -- A bulk job takes the union of what its versions want, by filters that cannot raise; who wants what is asked again when it runs.
 create or replace function flywheel._queue_targets_sql() returns table (aggregates text, variables text)
 language sql stable security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
   with wanted as (
     select 0 as slot, 'bulk_ids' as variable,
@@ -124,7 +124,7 @@ comment on function flywheel._queue_targets_sql is 'Internal: aggregates and var
 -- _enqueue_sql: one row for each lane of a small statement, written without a set function (measurably cheaper).
 create or replace function flywheel._enqueue_sql() returns text
 language sql stable security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
   with wanted as (
     select 'bulk' as lane, 'bulk_ids' as variable, array_agg(version_id order by slot) as version_ids, flywheel._setting('chunk_spans')::integer as chunk
@@ -159,7 +159,7 @@ comment on function flywheel._enqueue_sql is 'Internal: code that writes the job
 create or replace function flywheel._inline_parts()
 returns table (slot integer, name text, version_id uuid, version integer, blocks boolean, verdict_type text, safe_filter text, eligible text, verdict text)
 language sql stable security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
   select dispatched.slot, dispatched.name, dispatched.version_id, dispatched.version,
          dispatched.action = 'block' and not dispatched.shadow,
@@ -177,7 +177,7 @@ comment on function flywheel._inline_parts is 'Internal: the pieces of generated
 -- so that it costs the application nothing and the other checks their verdicts nothing.
 create or replace function flywheel._pass_sql(source text) returns text
 language sql stable security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
   select format($code$
   began := pg_catalog.clock_timestamp();
@@ -213,7 +213,7 @@ comment on function flywheel._pass_sql is 'Internal: code that asks the inline c
 -- _watch_sql: when a statement's checks passed their limit, each is timed again alone; the slow one is paused.
 create or replace function flywheel._watch_sql(source text) returns text
 language sql stable security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
   select format($code$
   allowed_ms := %1$s * greatest(1, cardinality(keys) / 1000.0);
@@ -243,7 +243,7 @@ comment on function flywheel._watch_sql is 'Internal: code that times inline che
 
 create or replace function flywheel._block_sql() returns text
 language sql stable security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
   select string_agg(
     case verdict_type when 'boolean' then
@@ -280,7 +280,7 @@ comment on function flywheel._score_sql is 'Internal: select list that turns the
 
 create or replace function flywheel._write_inline_sql() returns text
 language sql stable security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
   select format($code$%1$s
   insert into flywheel.scores (span_id, revision, version_id, started_at, trace_id, project, passed, value, critique, unscored_reason, unscored_detail)
@@ -309,7 +309,7 @@ comment on function flywheel._write_inline_sql is 'Internal: code that writes th
 
 create or replace function flywheel._declare_sql() returns text
 language sql stable security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
   select E'#variable_conflict use_column\ndeclare\n  keys flywheel._span_key[]; bulk_ids uuid[]; earliest timestamptz; latest timestamptz; queued boolean := false;'
       || E'\n  began timestamptz; allowed_ms double precision; probe record; place integer;\n'
@@ -323,7 +323,7 @@ comment on function flywheel._declare_sql is 'Internal: the variables of a gener
 -- _dispatch_sql: the whole body of a trigger function over a source of new spans.
 create or replace function flywheel._dispatch_sql(source text) returns text
 language sql stable security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
   select flywheel._declare_sql() || 'begin'
       || coalesce(
@@ -339,7 +339,7 @@ comment on function flywheel._dispatch_sql is 'Internal: the generated body of a
 -- _guard_sql: the same inline checks asked about one text, without a row and without sampling.
 create or replace function flywheel._guard_sql() returns text
 language sql stable security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
   select 'begin' || coalesce(string_agg(format($code$
   begin
@@ -372,12 +372,12 @@ comment on function flywheel._guard_sql is 'Internal: the generated body of _gua
 -- compile_dispatch: one compiler at a time; every connection runs the new code from its next statement on.
 create or replace function flywheel.compile_dispatch() returns void
 language plpgsql volatile security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
 declare
   revised text := '(select fresh.* from new_spans as fresh join old_spans as stale
     on (stale.span_id, stale.started_at) = (fresh.span_id, fresh.started_at) where fresh.revision > stale.revision) as span';
-  form text := 'create or replace function flywheel.%I() returns trigger language plpgsql volatile security definer set search_path = '''' as %L';
+  form text := 'create or replace function flywheel.%I() returns trigger language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as %L';
 begin
   perform pg_advisory_xact_lock('flywheel'::regnamespace::oid::integer, 4);
   -- a repeatable read transaction that began before another one compiled would leave its validator out: it fails here (40001)
@@ -388,7 +388,7 @@ begin
     'create or replace function flywheel._guard(span flywheel.spans)
      returns table (validator text, version integer, action text, severity text, passed boolean, value double precision,
                     critique text, unscored_reason text, detail text)
-     language plpgsql volatile security definer set search_path = '''' as %L',
+     language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as %L',
     E'#variable_conflict use_column\ndeclare\n  said flywheel.verdict; misused boolean;\n' || flywheel._guard_sql());
   comment on function flywheel._dispatch_insert is 'Internal, generated by compile_dispatch(): judge and queue the spans of an insert.';
   comment on function flywheel._dispatch_update is 'Internal, generated by compile_dispatch(): judge and queue the new revisions of an update.';

@@ -3,7 +3,7 @@
 -- _retire_others: a validator asks one question, so a version that becomes active replaces the one before it.
 create or replace function flywheel._retire_others(chosen flywheel.validator_versions) returns void
 language plpgsql volatile security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
 begin
   perform from flywheel.validators where validators.validator_id = chosen.validator_id for no key update;  -- one activation at a time
@@ -16,7 +16,7 @@ comment on function flywheel._retire_others is 'Internal: retire the active or p
 -- _check_status: a version's content never changes; its status moves along known ways.
 create or replace function flywheel._check_status() returns trigger
 language plpgsql volatile security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
 declare
   validator_name text := (select validators.name from flywheel.validators where validators.validator_id = old.validator_id);
@@ -60,7 +60,7 @@ comment on function flywheel._check_status is 'Internal: guard the content and t
 -- _record_activation: accounts and reconciler ask whether a span came while its validator was judging.
 create or replace function flywheel._record_activation() returns trigger
 language plpgsql volatile security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
 begin
   if old.status in ('active', 'shadow') and new.status not in ('active', 'shadow') then
@@ -79,7 +79,7 @@ comment on function flywheel._record_activation is 'Internal: record since and u
 
 create or replace function flywheel._recompile() returns trigger
 language plpgsql volatile security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
 begin
   perform flywheel.compile_dispatch();
@@ -111,7 +111,7 @@ create or replace function flywheel.guard(project text, node text, target text, 
 returns table (validator text, version integer, action text, severity text, passed boolean, value double precision,
                critique text, unscored_reason text, detail text)
 language plpgsql volatile security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
 begin
   if target is null or target not in ('input', 'output') then

@@ -3,7 +3,7 @@
 -- _running_spans: the spans of running jobs, and the time they lie in.
 create or replace function flywheel._running_spans(fences uuid[], out span_ids uuid[], out started_from timestamptz, out started_until timestamptz)
 language sql stable security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
   select array_agg(span_id), min(running.started_from), max(running.started_until)
     from flywheel._running as running
@@ -15,7 +15,7 @@ comment on function flywheel._running_spans is 'Internal: all spans of running j
 -- _bulk_sql: one set-based insert for several sql versions over many spans ($1 ids, $2 and $3 bounds).
 create or replace function flywheel._bulk_sql(version_ids uuid[]) returns text
 language sql stable security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
   select format($code$
   insert into flywheel.scores (span_id, revision, version_id, started_at, trace_id, project, passed, value, critique, unscored_reason, unscored_detail)
@@ -48,7 +48,7 @@ comment on function flywheel._bulk_sql is 'Internal: the insert that scores span
 -- _run_sql_checks: raises what a check raises; the worker then splits the job to find the span.
 create or replace function flywheel._run_sql_checks(fences uuid[], version_ids uuid[]) returns integer
 language plpgsql volatile security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
 declare
   work record;
@@ -71,7 +71,7 @@ comment on function flywheel._run_sql_checks is
 create or replace function flywheel._complete_sql(
   worker_id uuid, fences uuid[], version_ids uuid[], started_at timestamptz, out jobs integer, out scores integer)
 language plpgsql volatile security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
 declare
   held uuid[] := flywheel._lock_fences(_complete_sql.worker_id, _complete_sql.fences);
@@ -94,7 +94,7 @@ comment on function flywheel._complete_sql is
 create or replace function flywheel._require_readable(span_ids uuid[], started_from timestamptz, started_until timestamptz, columns text[])
 returns void
 language plpgsql stable security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
 declare
   total bigint;
@@ -118,7 +118,7 @@ comment on function flywheel._require_readable is 'Internal: raise 53200 when th
 -- _read_spans: only the spans meant by the version and only the columns its check declares, column by column in one array.
 create or replace function flywheel._read_spans(fences uuid[], version_id uuid, columns text[], out keys flywheel._span_key[], out texts text[])
 language plpgsql stable security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
 declare
   work record;
@@ -150,7 +150,7 @@ create or replace function flywheel._write_scores(
   critiques text[] default null, reasons text[] default null, details text[] default null)
 returns integer
 language sql volatile security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
   with written as (
     insert into flywheel.scores (span_id, revision, version_id, started_at, trace_id, project, passed, value, critique, unscored_reason, unscored_detail)
@@ -168,7 +168,7 @@ comment on function flywheel._write_scores is 'Internal: write the verdicts of o
 -- _mark_unscored: eligible by the filters that cannot raise; the author's where may be what raised.
 create or replace function flywheel._mark_unscored(fences uuid[], version_id uuid, reason text, detail text) returns integer
 language plpgsql volatile security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
 declare
   work record;
@@ -195,7 +195,7 @@ comment on function flywheel._mark_unscored is 'Internal: record why a version g
 create or replace function flywheel._test_span(definition jsonb, span flywheel.spans)
 returns table (eligible boolean, passed boolean, value double precision, critique text, unscored_reason text, detail text)
 language plpgsql volatile security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
 declare
   whole jsonb := flywheel._definition_defaults() || jsonb_strip_nulls(_test_span.definition);
@@ -234,7 +234,7 @@ comment on function flywheel._test_span is 'Internal: ask a sql definition about
 create or replace function flywheel.test_validator(definition jsonb, span_id uuid)
 returns table (eligible boolean, passed boolean, value double precision, critique text, unscored_reason text, detail text)
 language plpgsql volatile security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
 declare
   subject flywheel.spans;
@@ -251,7 +251,7 @@ comment on function flywheel.test_validator(jsonb, uuid) is 'What a sql definiti
 create or replace function flywheel.test_validator(definition jsonb, input text, output text)
 returns table (eligible boolean, passed boolean, value double precision, critique text, unscored_reason text, detail text)
 language sql volatile security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
   select tested.*
     from flywheel._test_span(test_validator.definition,

@@ -4,7 +4,7 @@
 create or replace function flywheel._read_calls(
   fences uuid[], version_id uuid, columns text[], out held uuid[], out keys flywheel._span_key[], out texts text[])
 language plpgsql stable security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
 declare
   work record;

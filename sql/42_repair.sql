@@ -3,7 +3,7 @@
 -- _pending_spans: every (span, state) a version still waits for, one row a span.
 create or replace function flywheel._pending_spans(version_id uuid) returns table (span_id uuid, state text)
 language sql stable security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
   select waiting.span_id, (array_agg(waiting.state order by waiting.place))[1]
     from (
@@ -25,7 +25,7 @@ comment on function flywheel._pending_spans is 'Internal: the spans in the queue
 create or replace function flywheel._reconcile_version(wanted flywheel.validator_versions, eligible text, since timestamptz, until timestamptz, max_spans integer)
 returns integer
 language plpgsql volatile security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
 declare
   missed record;
@@ -58,7 +58,7 @@ comment on function flywheel._reconcile_version is 'Internal: queue what one ver
 create or replace function flywheel.reconcile(since timestamptz, until timestamptz default now() - interval '10 seconds', max_spans integer default 100000)
 returns bigint
 language plpgsql volatile security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
 declare
   wanted record;
@@ -90,7 +90,7 @@ comment on function flywheel.reconcile is
 
 create or replace function flywheel._reconcile_recent() returns bigint
 language sql volatile security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
   select flywheel.reconcile(now() - make_interval(secs => flywheel._setting('reconcile_seconds')))
 $function$;
@@ -100,7 +100,7 @@ comment on function flywheel._reconcile_recent is 'Internal: reconcile the last 
 create or replace function flywheel._count_backfill(version_id uuid, since timestamptz, until timestamptz, eligible text)
 returns table (spans bigint, already_scored bigint, to_judge bigint)
 language plpgsql stable security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
 begin
   return query execute format($code$
@@ -118,7 +118,7 @@ comment on function flywheel._count_backfill is 'Internal: count spans of a time
 create or replace function flywheel.plan_backfill(name text, since timestamptz, until timestamptz default now())
 returns table (eligible bigint, already_scored bigint, to_judge bigint)
 language plpgsql stable security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
 declare
   chosen flywheel.validator_versions := flywheel._find_version(plan_backfill.name, null);
@@ -135,7 +135,7 @@ comment on function flywheel.plan_backfill is 'Count the spans a backfill of the
 -- start_backfill: an unfinished one of the same version and range goes on where it stopped.
 create or replace function flywheel.start_backfill(name text, since timestamptz, until timestamptz default now()) returns uuid
 language plpgsql volatile security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
 declare
   chosen flywheel.validator_versions := flywheel._find_version(start_backfill.name, null);
@@ -167,7 +167,7 @@ comment on function flywheel.start_backfill is 'Begin to judge spans of the past
 create or replace function flywheel._next_spans(backfill flywheel._backfills, eligible text, max_spans integer,
   out seen integer, out last_span_id uuid, out span_ids uuid[], out started_from timestamptz, out started_until timestamptz, out skipped integer)
 language plpgsql stable security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
 begin
   execute format($code$
@@ -203,7 +203,7 @@ comment on function flywheel._next_midnight is 'Internal: the first instant of t
 -- _next_day: the next time that may have spans; days without a partition lie in the default one.
 create or replace function flywheel._next_day(after timestamptz) returns timestamptz
 language sql stable security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
   select least(
     (select min(flywheel._day_start(parts.day)) from flywheel._partitions as parts
@@ -215,7 +215,7 @@ comment on function flywheel._next_day is 'Internal: where a backfill goes on af
 create or replace function flywheel.advance_backfill(backfill_id uuid, max_spans integer default 10000,
   out done boolean, out queued bigint, out skipped bigint, out cursor timestamptz)
 language plpgsql volatile security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
 declare
   backfill flywheel._backfills;

@@ -3,7 +3,7 @@
 -- _filtered_by: the first part of a definition that leaves a span out; null = none does.
 create or replace function flywheel._filtered_by(name text, definition jsonb, span flywheel.spans) returns text
 language plpgsql stable security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
 declare
   part record;
@@ -33,7 +33,7 @@ comment on function flywheel._filtered_by is 'Internal: which part of a definiti
 
 create or replace function flywheel._sampled_out(name text, sample double precision, span flywheel.spans) returns boolean
 language plpgsql stable security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
 declare
   taken boolean;
@@ -47,7 +47,7 @@ comment on function flywheel._sampled_out is 'Internal: whether sampling leaves 
 -- _queue_state: where a pair stands in the queue, with the time and reason that go with it.
 create or replace function flywheel._queue_state(version_id uuid, span_id uuid, out state text, out detail text, out since timestamptz)
 language sql stable security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
   select found.state, found.detail, found.since from (
     select 1 as place, 'running' as state, format('attempt %s, worker %s', attempt, worker_id) as detail, claimed_at as since
@@ -70,7 +70,7 @@ comment on function flywheel._queue_state is 'Internal: the state of a (version,
 create or replace function flywheel._explain_version(span flywheel.spans, name text, version flywheel.validator_versions,
   out state text, out detail text, out since timestamptz)
 language plpgsql stable security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
 begin
   select case when scores.passed is null then 'unscored' else 'scored' end,
@@ -109,7 +109,7 @@ comment on function flywheel._explain_version is 'Internal: the state of one spa
 create or replace function flywheel.why(span_id uuid)
 returns table (validator text, version integer, state text, detail text, since timestamptz)
 language plpgsql stable security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
 declare
   subject flywheel.spans;
@@ -140,7 +140,7 @@ comment on function flywheel.why is
 create or replace function flywheel._count_pairs(version_id uuid, eligible text)
 returns table (pairs bigint, scored bigint, unscored bigint, queued bigint, running bigint, later bigint, dead bigint, missing bigint)
 language plpgsql stable security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
 begin
   return query execute format($code$
@@ -168,7 +168,7 @@ comment on function flywheel._count_pairs is 'Internal: the books of one version
 create or replace function flywheel._account(name text, version flywheel.validator_versions)
 returns table (eligible bigint, scored bigint, unscored bigint, queued bigint, running bigint, later bigint, dead bigint, missing bigint)
 language plpgsql stable security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
 begin
   return query select * from flywheel._count_pairs(version.version_id, flywheel._eligible_sql(name, version.definition));
@@ -182,7 +182,7 @@ create or replace function flywheel._accounts()
 returns table (validator text, version integer, status text, eligible bigint, scored bigint, unscored bigint, queued bigint,
                running bigint, later bigint, dead bigint, missing bigint)
 language sql stable security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
   select validators.name, versions.version, versions.status, account.*
     from flywheel.validators

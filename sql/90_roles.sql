@@ -26,7 +26,7 @@ revoke all on all functions in schema flywheel from public;
 -- _grant: a statement about a role that exists; nothing where the installer could not make it.
 create or replace function flywheel._grant(role text, privilege text) returns void
 language plpgsql volatile security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
 begin
   if to_regrole(role) is not null then

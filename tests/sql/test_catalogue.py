@@ -49,8 +49,8 @@ def test_every_function_fixes_its_search_path_or_is_begin_atomic(connection: Con
     assert not offenders(
         connection,
         f"""select oid::regprocedure::text from pg_proc
-             where pronamespace in {SPACES} and prosqlbody is null and not coalesce('search_path=""' = any
-                 (proconfig), false)""",
+             where pronamespace in {SPACES} and prosqlbody is null
+               and not coalesce('search_path=pg_catalog, pg_temp' = any (proconfig), false)""",
     )
 
 
@@ -60,7 +60,8 @@ def test_generated_functions_keep_to_the_same_rules(connection: Connection) -> N
     query = """select proname, prosecdef, proconfig, obj_description(oid, 'pg_proc') like 'Internal, generated%'
                  from pg_proc where proname in ('_guard', '_dispatch_insert', '_dispatch_update') order by 1"""
     assert rows(connection, query) == [
-        (name, True, ['search_path=""'], True) for name in ("_dispatch_insert", "_dispatch_update", "_guard")
+        (name, True, ["search_path=pg_catalog, pg_temp"], True)
+        for name in ("_dispatch_insert", "_dispatch_update", "_guard")
     ]
 
 

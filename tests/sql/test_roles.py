@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -313,6 +313,30 @@ def test_an_author_gains_no_rights_by_being_called(connection: Connection) -> No
             said = refused(connection, "create function flywheel.mine() returns integer language sql return 1")
             assert said.sqlstate == "42501"
             assert refused(connection, "create table flywheel_bi.mine ()").sqlstate == "42501"
+
+
+HIJACK = """
+create function pg_temp.taken(said {type}) returns boolean language plpgsql as $$
+begin
+  if current_user <> session_user then raise exception 'runs as %', current_user; end if;
+  return true;
+end $$;
+create domain pg_temp.{name} as {type} check (pg_temp.taken(value))"""
+
+
+@pytest.mark.parametrize("name", ["timestamptz", "uuid", "text", "jsonb"])
+def test_a_type_of_the_callers_own_is_never_the_one_the_owners_code_means(
+    connect: Callable[[], Connection], name: str
+) -> None:
+    """Temporary objects come first unless search_path names their schema: a domain's check would run as the owner."""
+    owner = connect()
+    inline(owner, "short")
+    writer = connect()
+    writer.execute("set session authorization flywheel_writer")
+    writer.execute(HIJACK.format(name=name, type=f"pg_catalog.{name}").encode())
+    writer.execute("insert into flywheel.spans (input, output) values ('question', 'answer')")
+    writer.execute("select * from flywheel.guard('project', 'node', 'output', 'answer')")
+    assert scores(owner) == [("short", True, None)]
 
 
 CHECKS = """

@@ -66,7 +66,7 @@ def test_the_function_is_hardened_and_commented() -> None:
     assert sql.startswith(
         "create or replace function acme.has_card(text text) returns acme.verdict\nlanguage plpython3u"
     )
-    assert "security invoker\nset search_path = ''\n" in sql
+    assert "security invoker\nset search_path = pg_catalog, pg_temp\n" in sql
     assert "comment on function acme.has_card(text) is 'Tell whether a text holds a payment card number" in sql
 
 

@@ -19,7 +19,7 @@ _CALLABLE = re.compile(r"([\w.]+):(\w+)")
 _FUNCTION = """\
 create or replace function {schema}.{name}(text text) returns {schema}.verdict
 language plpython3u immutable strict parallel safe security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as {quote}
 {body}{quote};
 comment on function {schema}.{name}(text) is {comment};
