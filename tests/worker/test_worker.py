@@ -209,6 +209,15 @@ def test_metrics_and_health_are_served_on_loopback(dsn: str, connection: Connect
     assert {"started", "stopping", "left"} <= {line["message"] for line in lines}
 
 
+def test_a_port_that_is_taken_is_wrong_use(dsn: str) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with process(dsn, "--metrics-port", str(taken.getsockname()[1])) as worker:
+            assert worker.wait(30) == 2
+            assert "cannot be served" in (worker.stderr.read() if worker.stderr else "")
+
+
 def test_a_worker_without_its_schema_says_so(empty_dsn: str) -> None:
     with pytest.raises(SchemaMissing):
         asyncio.run(run_worker(empty_dsn, "flywheel", Options(until_idle=True)))

@@ -82,6 +82,8 @@ def run_worker_command(
     try:
         run(run_worker(dsn, schema, options))
     except OSError as error:
+        if metrics_port is None:
+            raise
         raise UsageError(f"port {metrics_port} cannot be served", str(error)) from error
 
 
