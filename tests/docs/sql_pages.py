@@ -32,11 +32,18 @@ RULES = """
 select conname, pg_get_constraintdef(oid) from pg_constraint
  where conrelid = %s and contype in ('c', 'p', 'u', 'f') order by array_position('{p,u,f,c}', contype::text), conname
 """
-FUNCTIONS = """
+KNOWN_ROLES = "(values ('admin'), ('analyst'), ('reviewer'), ('worker'), ('writer')) as role(name)"
+ROLES = f"""
+select array(select role.name from {KNOWN_ROLES}
+              where has_any_column_privilege('flywheel_' || role.name, %(oid)s::oid, act.name) order by 1)
+  from (values (1, 'select'), (2, 'insert'), (3, 'update')) as act(place, name)
+ order by act.place
+"""
+FUNCTIONS = f"""
 select p.proname, pg_get_function_arguments(p.oid), pg_get_function_result(p.oid), p.provolatile, p.prosecdef,
        obj_description(p.oid),
-       array(select replace(r.rolname, 'flywheel_', '') from pg_roles r
-              where r.rolname like 'flywheel\\_%%' and has_function_privilege(r.oid, p.oid, 'execute') order by 1)
+       array(select role.name from {KNOWN_ROLES}
+              where has_function_privilege('flywheel_' || role.name, p.oid, 'execute') order by 1)
   from pg_proc p
  where p.pronamespace = 'flywheel'::regnamespace and p.prorettype <> 'trigger'::regtype
  order by p.proname, pg_get_function_arguments(p.oid)
@@ -112,7 +119,7 @@ def _relation(connection: Connection, full: str, _name: str, comment: str, oid: 
     ]
     rules = [(f"`{name}`", f"`{rule}`") for name, rule in connection.execute(RULES, [oid])]
     grid = _grid(["column", "type", "default", "null", "meaning"], rows)
-    return f"## {full}\n\n{comment}\n\n{grid}\n\n{_grid(['rule', 'says'], rules)}"
+    return f"## {full}\n\n{comment} {_roles(connection, oid)}\n\n{grid}\n\n{_grid(['rule', 'says'], rules)}"
 
 
 def _type(connection: Connection, full: str, _name: str, comment: str, oid: int) -> str:
@@ -122,7 +129,15 @@ def _type(connection: Connection, full: str, _name: str, comment: str, oid: int)
 
 def _view(connection: Connection, full: str, _name: str, comment: str, oid: int) -> str:
     rows = [(f"`{name}`", kind, text) for name, kind, _required, _default, text in connection.execute(COLUMNS, [oid])]
-    return f"## {full}\n\n{comment}\n\n{_grid(['column', 'type', 'meaning'], rows)}"
+    return f"## {full}\n\n{comment} {_roles(connection, oid)}\n\n{_grid(['column', 'type', 'meaning'], rows)}"
+
+
+def _roles(connection: Connection, oid: int) -> str:
+    """Return who may do what with a relation."""
+    acts = ("Read by", "inserted into by", "updated by")
+    found = zip(acts, connection.execute(ROLES, {"oid": oid}), strict=True)
+    said = [f"{act} {', '.join(roles)}" for act, (roles,) in found if roles]
+    return f"{'; '.join(said)}." if said else ""
 
 
 def _function(
