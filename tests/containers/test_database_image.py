@@ -105,6 +105,11 @@ def test_user_and_database_have_the_names_asked_for(database_image: str) -> None
         assert row.fetchone() == ("Ac me", 1)
 
 
+def test_arguments_are_settings_of_the_server(database_image: str) -> None:
+    with database_server(database_image, "-c", "work_mem=5MB", "--max-connections=42") as tuned:
+        assert (tuned.value("show work_mem"), tuned.value("show max_connections")) == ("5MB", "42")
+
+
 def test_the_server_does_not_run_as_root(server: Server) -> None:
     code, owner = run_in(server.container, ["stat", "--format=%U", "/proc/1"])
     assert (code, owner.strip()) == (0, "postgres")

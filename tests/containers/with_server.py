@@ -10,11 +10,13 @@ import subprocess
 import sys
 from urllib.parse import quote
 
+from tests.conftest import SERVER_SETTINGS
 from tests.containers import engine
 
 
 def main(*command: str) -> int:
-    with engine.database_server(engine.build_database_image()) as server:
+    settings = [f"--{name.replace('_', '-')}={value}" for name, value in SERVER_SETTINGS.items()]
+    with engine.database_server(engine.build_database_image(), *settings) as server:
         dsn = f"postgresql://postgres:{quote(engine.PASSWORD, safe='')}@{server.host}:{server.port}/postgres"
         return subprocess.run(command, env={**os.environ, "PGFLYWHEEL_TEST_DSN": dsn}, check=False).returncode
 
