@@ -36,7 +36,7 @@ TYPES = [
     )
     """,
     "comment on type flywheel.version_status is 'What became of a validator version.'",
-    "comment on type flywheel.verdict is 'What a check says of one span: passed, an optional value in [0, 1], and why.'",
+    "comment on type flywheel.verdict is 'What a check says of one span: passed, perhaps a value in [0, 1], and why.'",
     "comment on type flywheel._span_key is 'Internal: what a score copies from its span.'",
 ]
 
@@ -144,7 +144,8 @@ VALIDATORS = [
       constraint version_kind_is_known check (kind in ('sql', 'python')),
       constraint version_target_is_known check (target in ('input', 'output', 'span')),
       constraint version_lane_is_known check (lane in ('inline', 'bulk', 'judge')),
-      constraint version_lane_fits_kind check ((kind = 'sql' and lane <> 'judge') or (kind = 'python' and lane <> 'inline')),
+      constraint version_lane_fits_kind check (
+        (kind = 'sql' and lane <> 'judge') or (kind = 'python' and lane <> 'inline')),
       constraint version_action_is_known check (action in ('flag', 'block')),
       constraint version_blocks_only_inline check (action = 'flag' or lane = 'inline'),
       constraint version_severity_is_known check (severity in ('info', 'low', 'medium', 'high', 'critical')),
@@ -326,7 +327,7 @@ QUEUE = [
 ]
 
 TABLE_COMMENTS = {
-    "spans": "One step of a trace: what went into a model or tool and what came out. Insert here; a root span is a trace.",
+    "spans": "One step of a trace: what went into a model or tool, what came out. Insert here; a root span is a trace.",
     "spans_default": "Spans whose day has no partition yet. pgflywheel doctor warns when it is not empty.",
     "feedback": "What users did about an answer: thumb, rating, edit, correction or a kind of your own.",
     "validators": "A named yes/no question asked about inputs, outputs or spans.",
@@ -519,7 +520,10 @@ COLUMN_COMMENTS = {
 
 SETTINGS = {
     "chunk_spans": (1000, "Spans in one bulk job, at most."),
-    "inline_limit_ms": (50, "Milliseconds one inline validator may take for one statement of up to 1,000 rows; more for more rows."),
+    "inline_limit_ms": (
+        50,
+        "Milliseconds one inline validator may take for one statement of up to 1,000 rows; more for more rows.",
+    ),
     "faults_before_pause": (3, "Faults of a validator within faults_window_seconds that pause it."),
     "faults_window_seconds": (600, "Seconds over which faults are counted."),
     "max_attempts": (5, "Claims of one job before it is dead."),

@@ -185,7 +185,7 @@ def test_a_function_of_an_older_release_with_other_arguments_is_replaced(
         "create function flywheel._wake(lane text) returns void language sql volatile security invoker as 'select'"
     )
     connection.execute(
-        "update flywheel.settings set value = value || '[[\"routine\", \"flywheel._wake(text)\"]]'"
+        'update flywheel.settings set value = value || \'[["routine", "flywheel._wake(text)"]]\''
         " where name = 'sql_objects'"
     )
     schema.upgrade(dsn, reapply=True)

@@ -25,7 +25,14 @@ DEFINITIONS: dict[str, dict[str, Any]] = {
     "moody": {"expression": MOODY, "where": "span.output <> 'leave out'"},
     "called": {"kind": "python", "callable": "shop.checks:polite", "lane": "judge"},
 }
-OUTPUTS = ("'abc'", "'fine'", "'leave out'", "null", "'answer ' || n", "case mod(n, 3) when 0 then 'abc' else 'other' end")
+OUTPUTS = (
+    "'abc'",
+    "'fine'",
+    "'leave out'",
+    "null",
+    "'answer ' || n",
+    "case mod(n, 3) when 0 then 'abc' else 'other' end",
+)
 names = st.sampled_from(NAMES)
 
 

@@ -230,7 +230,9 @@ def test_a_backfill_over_days_reads_each_span_once(connection: Connection) -> No
 def test_days_in_and_out_of_partitions_are_all_backfilled(connection: Connection) -> None:
     connection.execute("select flywheel.ensure_partitions('2024-05-02', '2024-05-02')")
     for moment in ("1999-01-01 23:59:59+00", "2024-05-01 12:00+00", "2024-05-02 12:00+00", "2024-05-03 00:00+00"):
-        connection.execute("insert into flywheel.spans (output, started_at) values ('a', %s), ('b', %s)", [moment, moment])
+        connection.execute(
+            "insert into flywheel.spans (output, started_at) values ('a', %s), ('b', %s)", [moment, moment]
+        )
     activate(connection, "short")
     backfill = value(connection, "select flywheel.start_backfill('short', '-infinity', 'infinity')")
     while not advance(connection, backfill, 1)[0]:
