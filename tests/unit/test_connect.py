@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TypeVar
 
 import pytest
@@ -131,3 +132,21 @@ def test_functions_of_another_release_are_told_by_its_version(dsn: str, by: str,
     within(dsn, install)
     with pytest.raises(kind):
         within(dsn, require_current)
+
+
+@pytest.mark.parametrize("connections", [1, 3])
+def test_a_time_python_cannot_hold_is_read_as_one_at_the_end_of_its_years(dsn: str, connections: int) -> None:
+    async def work(database: Database) -> list[int]:
+        times = "array['infinity', '12026-01-01', '-infinity', '0044-03-15 BC', '2026-01-01']::timestamptz[]"
+        return [moment.astimezone().year for moment in await database.rows(datetime, f"select unnest({times})")]
+
+    assert within(dsn, work, connections=connections) == [9999, 9999, 1, 1, 2026]
+
+
+def test_a_read_only_database_is_named_as_one(dsn: str) -> None:
+    async def work(database: Database) -> None:
+        with pytest.raises(DatabaseError, match="the database is read-only") as caught:
+            await database.execute("insert into flywheel.spans (input) values ('a')")
+        assert "primary" in str(caught.value.hint)
+
+    within(make_conninfo(dsn, options="-c default_transaction_read_only=on"), work)

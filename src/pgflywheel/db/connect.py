@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass, is_dataclass
+from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, TypeVar
 
 import psycopg
 from psycopg import AsyncConnection, AsyncCursor
+from psycopg.abc import Buffer
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import class_row, dict_row, scalar_row, tuple_row
+from psycopg.types.datetime import TimestamptzLoader
 from psycopg_pool import AsyncConnectionPool
 
 from pgflywheel import assets, errors
@@ -21,6 +24,7 @@ Params = Sequence[Any] | Mapping[str, Any] | None
 Connection = AsyncConnection[Any]
 Session = psycopg.Connection[tuple[Any, ...]]
 
+_READ_ONLY = "25006"
 _MISSING_OBJECT = ("3F000", "42P01", "42883")
 CONNECT_SECONDS = 10
 
@@ -96,6 +100,7 @@ async def open_database(
         first = await AsyncConnection.connect(conninfo, autocommit=True, prepare_threshold=None)
     async with first:
         if max_connections == 1:
+            await _configured(first)
             yield over_connection(first, schema)
             return
     async with _pool(conninfo, max_connections) as pool:
@@ -155,6 +160,10 @@ def translated(error: psycopg.Error, schema: str) -> errors.FlywheelError:
             text,
             f"Run `pgflywheel db upgrade --schema {schema}`.",
         )
+    if error.sqlstate == _READ_ONLY:
+        return errors.DatabaseError(
+            "the database is read-only", text, "Connect to the primary server; see default_transaction_read_only."
+        )
     return errors.kind_of(error.sqlstate)(text, error.diag.message_detail, error.diag.message_hint)
 
 
@@ -174,6 +183,24 @@ def _names(text: str, schema: str) -> bool:
     return any(mark in text for mark in (f"{schema}.", f'"{schema}"', f'"{schema}_bi"', f"{schema}_bi."))
 
 
+class _AnyTime(TimestamptzLoader):
+    """Read a time outside of Python's years as one at their end: a strange span must not hide the others."""
+
+    def load(self, data: Buffer) -> datetime:
+        try:
+            return super().load(data)
+        except psycopg.DataError:
+            text = bytes(data)
+            return datetime(1, 1, 2, tzinfo=UTC) if text[:1] == b"-" or text[-2:] == b"BC" else _LAST_DAY
+
+
+_LAST_DAY = datetime(9999, 12, 30, tzinfo=UTC)  # with a day to spare for any time zone
+
+
+async def _configured(connection: Connection) -> None:
+    connection.adapters.register_loader("timestamptz", _AnyTime)
+
+
 @asynccontextmanager
 async def _pool(conninfo: str, size: int) -> AsyncIterator[AsyncConnectionPool[Connection]]:
     pool = AsyncConnectionPool(
@@ -181,6 +208,7 @@ async def _pool(conninfo: str, size: int) -> AsyncIterator[AsyncConnectionPool[C
         min_size=1,
         max_size=size,
         open=False,
+        configure=_configured,
         kwargs={"autocommit": True, "prepare_threshold": None},
     )
     async with pool:
