@@ -24,7 +24,7 @@ INSERT = "insert into flywheel.spans (input, output) values (:input, :output);\n
 
 def measure(options: Options) -> Result:
     """Return the rate of commits with validators over the rate with the triggers disabled."""
-    sides = {side: partial(_commits, options, side) for side in ("no_triggers", "validators")}
+    sides = {side: partial(_commits, options, side) for side in ("no_triggers", "queued", "validators")}
     figures = interleaved(options.runs, sides)
     middle = medians(figures)
     ratio = middle["validators"] / middle["no_triggers"]
@@ -34,8 +34,11 @@ def measure(options: Options) -> Result:
         f">= {BAR} of the rate without triggers",
         ratio >= BAR,
         {"clients": CLIENTS, "commits_per_second": figures},
-        middle,
-        ["the worker runs on both sides and scores what comes; pgbench makes the load, statements are prepared"],
+        middle | {"ratio_while_worker_only_listens": middle["queued"] / middle["no_triggers"]},
+        [
+            "validators: the worker scores what comes, on the same cores; queued: its lane is paused, so it only listens",
+            "pgbench makes the load, statements are prepared; the worker runs on every side",
+        ],
     )
 
 
@@ -45,7 +48,9 @@ def _commits(options: Options, side: str) -> float:
             spans.activate_sql(session, 3, "bulk")
             if side == "no_triggers":
                 session.execute("alter table flywheel.spans disable trigger user")
-        with running_worker(dsn):
+            if side == "queued":
+                session.execute("select flywheel.pause_lane('bulk', 'only listening')")
+        with running_worker(dsn, "--lanes", "bulk"):
             return commits_per_second(dsn, options.postgres, max(2, round(SECONDS * options.scale)))
 
 

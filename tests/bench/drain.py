@@ -41,7 +41,11 @@ def _result(figures: dict[str, list[float]], notes: list[str]) -> Result:
         None if ratio is None else ratio >= BAR and ahead,
         {"spans_or_jobs_per_second": figures},
         middle,
-        [*notes, "scores are written; peers only delete their jobs; every worker has done a first job before"],
+        [
+            *notes,
+            "scores are written; peers only delete their jobs; every worker has done a first job before",
+            "pgflywheel's one worker asks checks in a process for each core",
+        ],
     )
 
 

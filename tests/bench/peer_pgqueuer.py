@@ -20,7 +20,7 @@ from tests.bench.checks import ID_LENGTH, note
 
 SLEEP_SECONDS = 0.2
 WARM_UP_JOBS = 100
-BATCHES = {"drain": 5000, "sleep": 50, "listen": 10}
+BATCHES = {"drain": 1000, "sleep": 50, "listen": 10}
 MOST_TASKS = {"sleep": 100}
 
 
