@@ -67,27 +67,28 @@ $function$;
 comment on function flywheel._run_sql_checks is
   'Internal: write the scores of the sql versions among version_ids for the spans of running jobs; returns how many.';
 
--- _complete_sql: checks, end of job and log in one transaction. 0 jobs means the lease was lost: nothing is written.
-create or replace function flywheel._complete_sql(
-  worker_id uuid, fences uuid[], version_ids uuid[], started_at timestamptz, out jobs integer, out scores integer)
+-- _complete: the last act on jobs, in the transaction that wrote the scores of their python versions (written) before.
+-- Fewer jobs than fences means that a lease was lost.
+create or replace function flywheel._complete(
+  worker_id uuid, fences uuid[], version_ids uuid[], started_at timestamptz, written integer default 0, out jobs integer, out scores integer)
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 declare
-  held uuid[] := flywheel._lock_fences(_complete_sql.worker_id, _complete_sql.fences);
+  held uuid[] := flywheel._lock_fences(_complete.worker_id, _complete.fences);
 begin
   jobs := cardinality(held);
-  scores := 0;
+  scores := written;
   if jobs > 0 then
-    scores := flywheel._run_sql_checks(held, _complete_sql.version_ids);
-    perform flywheel._log_run(_complete_sql.worker_id, 'bulk', jobs, cardinality(work.span_ids), scores, _complete_sql.started_at, 'completed', null)
+    scores := scores + flywheel._run_sql_checks(held, _complete.version_ids);
+    perform flywheel._log_run(_complete.worker_id, 'bulk', jobs, cardinality(work.span_ids), scores, _complete.started_at, 'completed', null)
        from flywheel._running_spans(held) as work;
-    perform flywheel._finish(_complete_sql.worker_id, held);
+    perform flywheel._finish(_complete.worker_id, held);
   end if;
 end
 $function$;
-comment on function flywheel._complete_sql is
-  'Internal: score and end running jobs whose versions are all sql; returns jobs ended (0 = lease lost, nothing written) and scores written.';
+comment on function flywheel._complete is
+  'Internal: score running jobs by the sql versions among version_ids, end and log them; returns the jobs ended (fewer = a lease was lost) and the scores written in all.';
 
 -- _require_readable: arrays are built in memory, and an allocation that fails takes the server's other work along.
 -- Sizes are known without reading the texts. 53200 makes the worker cut the job; one span may be of any size.

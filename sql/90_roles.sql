@@ -69,7 +69,7 @@ begin
     select procs.oid::regprocedure as signature from pg_catalog.pg_proc as procs
      where procs.pronamespace = 'flywheel'::regnamespace and procs.proname in (
        '_heartbeat', '_leave', '_claim', '_claim_calls', '_lock_fences', '_finish', '_split', '_bury', '_retry', '_hold', '_promote_later',
-       '_give_back', '_give_back_strays', '_read_calls', '_lane_runs', '_reap', '_log_run', '_complete_sql', '_run_sql_checks', '_read_spans', '_write_scores', '_mark_unscored', '_record_fault',
+       '_give_back', '_give_back_strays', '_read_calls', '_lane_runs', '_reap', '_log_run', '_complete', '_run_sql_checks', '_read_spans', '_write_scores', '_mark_unscored', '_record_fault',
        '_reconcile_recent', '_maintain_partitions', '_running_spans', 'reconcile', 'new_id')
   loop
     perform flywheel._grant('flywheel_worker', format('execute on function %s', act.signature));

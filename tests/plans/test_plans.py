@@ -97,7 +97,7 @@ def test_finishing_jobs_finds_them_by_their_fence(connection: Connection) -> Non
         [uuid.uuid4()],
     )
     connection.execute("analyze flywheel._running")
-    found = reads(connection, "select flywheel._complete_sql(%s, %s, %s, now())", [worker_id, [job[0]], job[2]])
+    found = reads(connection, "select flywheel._complete(%s, %s, %s, now())", [worker_id, [job[0]], job[2]])
     assert found["_running"].rows <= 10
     assert not found["_running"].whole
     assert complete(connection, worker_id, [job]) == (0, 0)

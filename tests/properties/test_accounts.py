@@ -200,7 +200,7 @@ class Books(RuleBasedStateMachine):
         if lane == "judge":
             return self.call(worker_id, fence, versions[0])
         try:
-            self.run("select flywheel._complete_sql(%s, %s, %s, now())", [worker_id, [fence], versions])
+            self.run("select flywheel._complete(%s, %s, %s, now())", [worker_id, [fence], versions])
         except psycopg.errors.DivisionByZero:
             parts = rows(
                 self.connection,

@@ -108,7 +108,7 @@ def complete(connection: Connection, worker_id: uuid.UUID, claimed: Iterable[tup
     """Run the sql checks of claimed jobs, each by itself, and end them; return jobs ended and scores written."""
     ended = written = 0
     for fence, _, version_ids, *_ in claimed:
-        query = "select jobs, scores from flywheel._complete_sql(%s, %s, %s, clock_timestamp())"
+        query = "select jobs, scores from flywheel._complete(%s, %s, %s, clock_timestamp())"
         jobs, new = rows(connection, query, [worker_id, [fence], version_ids])[0]
         ended, written = ended + jobs, written + new
     return ended, written

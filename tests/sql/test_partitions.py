@@ -161,6 +161,51 @@ def test_a_writer_and_a_purge_do_not_block_each_other_for_ever(
     assert value(connection, "select count(*) from flywheel.scores") == 1
 
 
+@pytest.mark.parametrize(
+    "reading",
+    [
+        "select * from flywheel.current_scores",
+        "select * from flywheel_bi.scores",
+        "select * from flywheel.accounts",
+        "select flywheel.reconcile('2024-05-06')",
+        "select flywheel.plan_backfill('short', '2024-05-06')",
+        "select flywheel.advance_backfill((select backfill_id from flywheel._backfills))",
+    ],
+)
+def test_whoever_reads_spans_and_scores_waits_for_spans_first(
+    connection: Connection, connect: Callable[[], Connection], reading: str
+) -> None:
+    """A purge, or the maker of a day, holds spans and then takes scores: it would wait for ever for such a reader."""
+    activate(connection, "short")
+    insert(connection)
+    connection.execute("select flywheel.start_backfill('short', now() - interval '1 day')")
+    reader = connect()
+    with connection.transaction():
+        connection.execute("lock table only flywheel.spans, only flywheel.spans_default in access exclusive mode")
+        thread = threading.Thread(target=reader.execute, args=(reading.encode(),))
+        thread.start()
+        _wait_for_lock(connection)
+        connection.execute("lock table only flywheel.scores in access exclusive mode nowait")
+        connection.execute("lock table only flywheel.scores_default in access exclusive mode nowait")
+    thread.join()
+
+
+def test_a_backfill_holds_the_default_day_of_spans_before_that_of_scores(
+    connection: Connection, connect: Callable[[], Connection]
+) -> None:
+    activate(connection, "short")
+    insert(connection)
+    backfill = value(connection, "select flywheel.start_backfill('short', now() - interval '1 day')")
+    reader = connect()
+    with connection.transaction():
+        connection.execute("lock table only flywheel.spans_default in access exclusive mode")
+        thread = threading.Thread(target=reader.execute, args=(b"select flywheel.advance_backfill(%s)", [backfill]))
+        thread.start()
+        _wait_for_lock(connection)
+        connection.execute("lock table only flywheel.scores_default in access exclusive mode nowait")
+    thread.join()
+
+
 def _wait_for_lock(connection: Connection) -> None:
     """Return once another session waits for a lock."""
     while not value(connection, "select count(*) from pg_locks where not granted"):

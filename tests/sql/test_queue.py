@@ -153,7 +153,7 @@ def test_no_job_is_made_for_spans_nobody_wants(connection: Connection) -> None:
 def test_a_finished_job_leaves_scores_and_a_line_in_the_log(connection: Connection) -> None:
     worker_id = worker(connection)
     claimed = claim(connection, worker_id)
-    query = "select jobs, scores from flywheel._complete_sql(%s, %s, %s, clock_timestamp())"
+    query = "select jobs, scores from flywheel._complete(%s, %s, %s, clock_timestamp())"
     assert rows(connection, query, [worker_id, fences(claimed), claimed[0][2]]) == [(5, 5)]
     assert where(connection) == {}
     query = "select worker_id, lane, jobs, spans, scores, outcome from flywheel.run_log"

@@ -273,7 +273,7 @@ def test_the_books_balance_wherever_a_job_is(connection: Connection) -> None:
     claimed = claim(connection, worker_id, 4)
     connection.execute("select flywheel._bury(%s, %s, 'x', 'x')", [worker_id, [claimed[0][0]]])
     connection.execute("select flywheel._retry(%s, %s, 60, 'x', 'x')", [worker_id, [claimed[1][0]]])
-    query = "select flywheel._complete_sql(%s, %s, %s, now())"
+    query = "select flywheel._complete(%s, %s, %s, now())"
     connection.execute(query, [worker_id, [claimed[2][0]], claimed[2][2]])
     insert_past_triggers(connection)
     assert accounts(connection, "short") == {

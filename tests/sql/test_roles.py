@@ -284,7 +284,7 @@ def test_a_worker_can_do_its_whole_round(connection: Connection) -> None:
     claimed = rows(
         connection, "select fence, version_ids from flywheel._claim('bulk', 1::smallint, %s, 5, null)", [worker_id]
     )
-    query = "select jobs, scores from flywheel._complete_sql(%s, %s, %s, now())"
+    query = "select jobs, scores from flywheel._complete(%s, %s, %s, now())"
     assert rows(connection, query, [worker_id, [claimed[0][0]], claimed[0][1]]) == [(1, 1)]
     calls_claimed = rows(connection, "select fence from flywheel._claim_calls(1::smallint, %s, 5, null)", [worker_id])
     fences = [row[0] for row in calls_claimed]

@@ -256,3 +256,14 @@ def test_a_setting_takes_effect_by_one_update(connection: Connection) -> None:
     connection.execute("update flywheel.settings set value = '3' where name = 'chunk_spans'")
     connection.execute("insert into flywheel.spans (output) select 'x' from generate_series(1, 7)")
     assert rows(connection, "select cardinality(span_ids) from flywheel._ready order by 1") == [(1,), (3,), (3,)]
+
+
+def test_who_reports_a_fault_of_a_version_paused_meanwhile_is_told_to_stop(connection: Connection) -> None:
+    """A worker is in the middle of a long batch when another one pauses the version."""
+    record = "select flywheel._record_fault(%s, 'raised', 'it raised', 1)"
+    paused, shadow = activate(connection, "failing"), activate(connection, "other")
+    connection.execute("select flywheel.pause_validator('failing', 'by another')")
+    connection.execute("select flywheel.shadow_validator('other')")
+    assert [value(connection, record, [paused]) for _ in range(3)] == [False, False, True]
+    assert [value(connection, record, [shadow]) for _ in range(4)] == [False, False, True, False]
+    assert (status_of(connection, "failing"), status_of(connection, "other")) == ("paused", "retired")

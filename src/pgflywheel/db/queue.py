@@ -191,10 +191,26 @@ async def write_scores(db: Database, version_id: UUID, keys: wire.Array, columns
     return written
 
 
-async def run_sql_checks(db: Database, fences: Sequence[UUID], version_ids: Sequence[UUID]) -> int:
-    """Score the spans of running jobs by sql versions; raise what a check raises."""
-    written: int = await db.value("select flywheel._run_sql_checks(%s, %s)", [list(fences), list(version_ids)])
-    return written
+async def complete(
+    db: Database,
+    worker_id: UUID,
+    fences: Sequence[UUID],
+    version_ids: Sequence[UUID],
+    started_at: datetime,
+    written: int,
+) -> tuple[int, int]:
+    """Score the spans of running jobs by sql versions, end the jobs and log the run; raise what a check raises.
+
+    ``written`` scores were written before, in this transaction. Returns the jobs that were still the worker's,
+    and all scores written.
+    """
+    rows = await db.rows(
+        tuple,
+        "select jobs, scores from flywheel._complete(%s, %s, %s, %s, %s)",
+        [worker_id, list(fences), list(version_ids), started_at, written],
+    )
+    jobs, scores = rows[0]
+    return jobs, scores
 
 
 async def mark_unscored(db: Database, fences: Sequence[UUID], version_id: UUID, reason: str, detail: str) -> int:

@@ -129,16 +129,17 @@ class Runner:
     async def _complete(self, batch: Batch, versions: Sequence[Version], asked: Sequence[Asked]) -> None:
         """Write all scores, end the jobs and log the run, or none of it."""
         sql_ids = [version.version_id for version in versions if version.kind == "sql"]
+        said = [each for each in asked if each.answers]  # a version may mean none of the spans
         async with self.site.database.transaction() as db:
             await queue.limit_transaction(db, self._seconds(batch.spans))
-            await self._require_held(db, batch)
-            scores = 0
-            for said in (each for each in asked if each.answers):  # a version may mean none of the spans
-                scores += await queue.write_scores(db, said.version_id, said.keys, columns(said.answers))
-            if sql_ids:
-                scores += await queue.run_sql_checks(db, batch.fences, sql_ids)
-            await queue.finish(db, batch.worker_id, batch.fences)
-            await self._log(db, batch, scores, "completed")
+            if said:
+                await self._require_held(db, batch)
+            written = sum(
+                [await queue.write_scores(db, each.version_id, each.keys, columns(each.answers)) for each in said]
+            )
+            jobs, scores = await queue.complete(db, batch.worker_id, batch.fences, sql_ids, batch.began, written)
+            if jobs < len(batch.jobs):
+                await self._require_held(db, batch)
         self._count(batch, scores)
 
     async def _require_held(self, db: Database, batch: Batch) -> None:
