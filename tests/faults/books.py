@@ -63,7 +63,8 @@ def wait_until_empty(connection: Connection, seconds: float = 120) -> None:
 
 def lost(connection: Connection, acknowledged: Collection[UUID]) -> int:
     """Count the spans whose insert was acknowledged and that are not there."""
-    query = "select count(*) from unnest(%s::uuid[]) as sent(id) where not exists (select from flywheel.spans where span_id = id)"
+    query = """select count(*) from unnest(%s::uuid[]) as sent(id)
+                where not exists (select from flywheel.spans where span_id = id)"""
     return int(value(connection, query, [list(acknowledged)]))
 
 

@@ -13,5 +13,11 @@ def activate_all_kinds(connection: Connection) -> None:
     activate(connection, "python_slow", kind="python", callable="tests.faults.checks:slowish", target="output")
     activate(connection, "python_fine", kind="python", callable="tests.faults.checks:fine", target="output", sample=0.3)
     activate(
-        connection, "judge", kind="python", callable="tests.faults.checks:call", target="output", lane="judge", sample=0.1
+        connection,
+        "judge",
+        kind="python",
+        callable="tests.faults.checks:call",
+        target="output",
+        lane="judge",
+        sample=0.1,
     )

@@ -126,7 +126,9 @@ def bouncer(dsn: str, folder: Path) -> Iterator[str]:
             prepared="max_prepared_statements = 100" if knows_prepared_statements() else "",
         )
     )
-    process = subprocess.Popen([str(PGBOUNCER), *_as_owner_of(str(given["host"]), folder), str(config)], stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [str(PGBOUNCER), *_as_owner_of(str(given["host"]), folder), str(config)], stderr=subprocess.DEVNULL
+    )
     try:
         through = make_conninfo(host=str(folder), port=BOUNCER_PORT, user="anybody", dbname=given["dbname"])
         wait_until("pgbouncer answers", lambda: answers(through), 20)

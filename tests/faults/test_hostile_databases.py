@@ -117,7 +117,9 @@ def old_dsn(run_dir: Path) -> Iterator[str]:
     folder.mkdir()
     as_user = _as_postgres(folder)
     program = str(OLD_BINARIES / "initdb")
-    subprocess.run([*as_user, program, "-A", "trust", "-U", "postgres", "-D", str(folder)], check=True, capture_output=True)
+    subprocess.run(
+        [*as_user, program, "-A", "trust", "-U", "postgres", "-D", str(folder)], check=True, capture_output=True
+    )
     control = [*as_user, str(OLD_BINARIES / "pg_ctl"), "-w", "-D", str(folder), "-l", str(folder / "log")]
     subprocess.run([*control, "-o", f"-h '' -k {folder}", "start"], check=True, stdout=subprocess.DEVNULL)
     yield make_conninfo(host=str(folder), user="postgres", dbname="postgres")
@@ -150,14 +152,22 @@ def test_a_schema_that_is_not_installed(empty_dsn: str, tell: Tell) -> None:
     tell(f"no schema: exit code 4, {error.splitlines()[0]}")
 
 
-OLDER = "update flywheel.settings set value = case name when 'installed_by' then '\"0.0.1\"'::jsonb else '\"other\"'::jsonb end where name in ('installed_by', 'sql_hash')"
-NEWER = "update flywheel.settings set value = case name when 'installed_by' then '\"99.0.0\"'::jsonb else '\"other\"'::jsonb end where name in ('installed_by', 'sql_hash')"
+INSTALLED_BY = """
+    update flywheel.settings
+       set value = to_jsonb(case name when 'installed_by' then '{}' else 'other' end)
+     where name in ('installed_by', 'sql_hash')
+"""
+OLDER, NEWER = INSTALLED_BY.format("0.0.1"), INSTALLED_BY.format("99.0.0")
 UNKNOWN = "update flywheel.alembic_version set version_num = '9999'"
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [(OLDER, "is older than this package"), (NEWER, "is newer than this package"), (UNKNOWN, "is newer than this package")],
+    [
+        (OLDER, "is older than this package"),
+        (NEWER, "is newer than this package"),
+        (UNKNOWN, "is newer than this package"),
+    ],
     ids=["older", "newer", "newer revision"],
 )
 def test_a_schema_of_another_version_stops_a_worker_and_loses_nothing(
@@ -178,4 +188,6 @@ def test_a_schema_of_another_version_stops_a_worker_and_loses_nothing(
     assert command("db", "upgrade", "--dsn", dsn).returncode == 0
     start_worker("--until-idle").finish()
     books = assert_settled(connection, [])
-    tell(f"schema {message.removesuffix(' this package')}: exit code 4, then mended: {books.scored} of 100 spans scored")
+    tell(
+        f"schema {message.removesuffix(' than this package')}: exit code 4; mended: {books.scored} of 100 spans scored"
+    )

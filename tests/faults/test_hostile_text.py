@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from uuid import UUID
+from typing import Any
 
 import psycopg
 import pytest
@@ -21,7 +21,7 @@ from tests.sql.support import activate, insert, rows, value
 TEN_MEGABYTES = 10 * 2**20
 SURROGATES = range(0xD800, 0xE000)
 DEPTH = 100_000
-GIVEN = {
+GIVEN: dict[str, dict[str, Any]] = {
     "matches_json_schema": {"schema": {"type": "object"}},
     "regex_absent": {"pattern": "(a+)+$"},
     "regex_present": {"pattern": "(a|aa)+!"},
@@ -104,7 +104,7 @@ def test_nulls_everywhere_are_no_verdict_and_no_error(
                 and attnum > 0 and not attnotnull and attgenerated = ''""",
         )
     ]
-    made = [insert(connection, **dict.fromkeys(nullable)) for _ in range(10)]  # type: ignore[arg-type]
+    made = [insert(connection, **dict.fromkeys(nullable)) for _ in range(10)]
     start_worker("--until-idle").finish()
     assert_settled(connection, made)
     reasons = rows(connection, "select distinct unscored_reason from flywheel.scores where passed is null")
@@ -144,7 +144,20 @@ def test_the_importer_rejects_what_cannot_be_stored_with_line_and_reason(
     file = tmp_path / "hostile.jsonl"
     file.write_bytes("\n".join(lines).encode() + b'\n{"input": "q", "output": "\xff\xfe"}\n')
     rejects = tmp_path / "rejects.jsonl"
-    done = command("traces", "import", str(file), "--input", "input", "--output", "output", "--dsn", dsn, "--reject", str(rejects), "--json")
+    done = command(
+        "traces",
+        "import",
+        str(file),
+        "--input",
+        "input",
+        "--output",
+        "output",
+        "--dsn",
+        dsn,
+        "--reject",
+        str(rejects),
+        "--json",
+    )
     assert done.returncode == 0, done.stderr
     rejected = [json.loads(line) for line in rejects.read_text().splitlines()]
     assert all(reject["line"] and reject["reason"] for reject in rejected)
@@ -156,9 +169,7 @@ def test_the_importer_rejects_what_cannot_be_stored_with_line_and_reason(
     tell(f"importer: {len(loaded)} lines loaded, {len(rejected)} rejected with line and reason")
 
 
-def test_hostile_json_columns_reach_a_python_check(
-    connection: Connection, start_worker: Started, tell: Tell
-) -> None:
+def test_hostile_json_columns_reach_a_python_check(connection: Connection, start_worker: Started, tell: Tell) -> None:
     columns = ["messages", "documents", "attributes"]
     activate(
         connection, "whole", kind="python", target="span", columns=columns, callable="tests.faults.checks:says_nothing"
@@ -166,11 +177,10 @@ def test_hostile_json_columns_reach_a_python_check(
     depth = 5000  # Postgres takes some thousands, Python's reader fewer
     deep = psycopg.types.json.Jsonb("deep", dumps=lambda _: "[" * depth + "]" * depth)
     odd = Jsonb({"": None, "\U0001f600": [1e308, -0.0, "\u2028"], "big": 10**400}, dumps=json.dumps)
-    made: list[UUID] = []
-    for attributes in (Jsonb({}), odd, Jsonb({"deep": 1})):
-        made.append(insert(connection, "x", attributes=attributes, documents=deep, messages=odd))
+    made = [
+        insert(connection, "x", attributes=attributes, documents=deep, messages=odd)
+        for attributes in (Jsonb({}), odd, Jsonb({"deep": 1}))
+    ]
     start_worker("--until-idle").finish()
     books = assert_settled(connection, made)
     tell(f"JSON {depth} levels deep and numbers of 400 digits: {books.scored + books.unscored} answers, 0 missing")
-
-

@@ -39,7 +39,8 @@ SQL = {
 SLOW_SQL = {
     "sleeps": Hostile({"expression": "pg_sleep(600 * (length(span.output) > 3)::integer) is not null"}, "timed_out"),
     "catastrophic": Hostile(
-        {"expression": r"repeat('a', 601 * (length(span.output) > 3)::integer) ~ '^(a+)(a+)(a+)(a+)\1\2\3\4$'"}, "timed_out"
+        {"expression": r"repeat('a', 601 * (length(span.output) > 3)::integer) ~ '^(a+)(a+)(a+)(a+)\1\2\3\4$'"},
+        "timed_out",
     ),
 }
 PYTHON = {
@@ -82,7 +83,9 @@ def test_a_hostile_validator_harms_only_itself(
     assert value(connection, IN_QUEUE) == 0
     assert value(connection, WRITTEN_TWICE) == 0
     assert value(connection, "select count(*) from flywheel.accounts where not balanced") == 0
-    tell(f"{len(hostile)} hostile validators ({', '.join(hostile)}): {sum(ends)} paused, the others untouched, 0 missing")
+    tell(
+        f"{len(hostile)} hostile validators ({', '.join(hostile)}): {sum(ends)} paused, the others untouched, 0 missing"
+    )
 
 
 def _activate_good_ones(connection: Connection) -> None:
@@ -106,7 +109,8 @@ def _assert_ended(connection: Connection, name: str, hostile: Hostile) -> bool:
     assert hostile.pauses or not paused, (name, books)
     query = """select distinct unscored_reason from flywheel.score_history where validator = %s"""
     reasons = {reason for (reason,) in rows(connection, query, [name])}
-    faults = "select distinct reason from flywheel._faults join flywheel.validator_status using (version_id) where validator = %s"
+    faults = """select distinct reason from flywheel._faults join flywheel.validator_status using (version_id)
+                 where validator = %s"""
     told = reasons | {reason for (reason,) in rows(connection, faults, [name])}
     assert told == {hostile.reason}, (name, told)
     if paused:
@@ -157,9 +161,7 @@ def test_a_judge_that_never_answers_is_put_off_and_not_lost(
     tell(f"a judge that never answers: {SPANS} calls dead after two attempts each, replayable, the others untouched")
 
 
-def test_a_check_that_becomes_another_type_is_named(
-    connection: Connection, start_worker: Started, tell: Tell
-) -> None:
+def test_a_check_that_becomes_another_type_is_named(connection: Connection, start_worker: Started, tell: Tell) -> None:
     create = "create function public.changing(text) returns {} language sql return {}"
     connection.execute(create.format("boolean", "length($1) > 3").encode())
     activate(connection, "changing", function="public.changing", target="output")

@@ -68,15 +68,18 @@ def test_a_worker_stopped_past_its_lease_writes_nothing_twice(
     void = metric(port, "pgflywheel_void_total")
     assert void > 0
     tell(
-        f"worker stopped past its lease {rounds} times: {void:g} late jobs void, 0 of {len(writers.acknowledged)} spans "
-        f"lost, 0 of {books.eligible} scores twice or missing, accounts balanced"
+        f"worker stopped past its lease {rounds} times: {void:g} late jobs void, "
+        f"0 of {len(writers.acknowledged)} spans lost, 0 of {books.eligible} scores twice or missing, accounts balanced"
     )
 
 
 def _stop_past_the_lease(connection: Connection, sleeper: WorkerProcess) -> None:
     """Stop a worker until its jobs were taken from it, then let it go on."""
     sleeper.freeze()
-    ids = [found for (found,) in rows(connection, "select worker_id from flywheel._workers where name = %s", [sleeper.name])]
+    ids = [
+        found
+        for (found,) in rows(connection, "select worker_id from flywheel._workers where name = %s", [sleeper.name])
+    ]
     query = "select count(*) from flywheel._running where worker_id = any (%s)"
     wait_until("its jobs are taken from it", lambda: value(connection, query, [ids]) == 0, 30)
     sleeper.thaw()
@@ -101,7 +104,9 @@ def test_a_worker_frozen_inside_its_transaction_does_not_keep_others_from_workin
             "update flywheel._running set claimed_at = claimed_at - interval '1 hour' where worker_id = %s", [gone]
         )
         start_worker(*LEASE)
-        wait_until("the other jobs are judged", lambda: value(connection, "select count(*) from flywheel.scores") == 10, 20)
+        wait_until(
+            "the other jobs are judged", lambda: value(connection, "select count(*) from flywheel.scores") == 10, 20
+        )
     wait_until_empty(connection)
     books = assert_settled(connection, [])
     tell(f"worker frozen inside its transaction: the other jobs were done, then its own, {books.scored} scores")

@@ -31,9 +31,7 @@ def test_a_burst_of_100000_rows_is_judged_whole(connection: Connection, start_wo
     tell(f"COPY of {BURST} rows while a worker runs: 0 spans lost, 0 of {books.eligible} scores twice or missing")
 
 
-def test_eight_workers_share_the_work(
-    dsn: str, connection: Connection, start_worker: Started, tell: Tell
-) -> None:
+def test_eight_workers_share_the_work(dsn: str, connection: Connection, start_worker: Started, tell: Tell) -> None:
     activate_all_kinds(connection)
     workers = [start_worker() for _ in range(8)]
     wait_until("all are there", lambda: value(connection, "select count(*) from flywheel.worker_status") == 8)
@@ -132,13 +130,16 @@ def test_making_days_never_fails_an_insert(dsn: str, connection: Connection, tel
     books = Books.of(connection)
     assert value(connection, "select count(*) from flywheel.spans") == len(writers.acknowledged)
     assert books.eligible == books.scored > 0
-    tell(f"today's partitions made {rounds} times under 4 writers: 0 errors, 0 of {len(writers.acknowledged)} spans lost")
+    tell(
+        f"today's partitions made {rounds} times under 4 writers: 0 errors, 0 of {len(writers.acknowledged)} spans lost"
+    )
 
 
 def _without_todays_partitions(connection: Connection) -> None:
     """Put today's rows where they lie when no worker has run for a week: in the default partition."""
     day = value(connection, "select to_char(now() at time zone 'UTC', 'YYYYMMDD')")
-    columns = "select string_agg(quote_ident(attname), ', ') from pg_attribute where attrelid = %s::regclass and attnum > 0 and attgenerated = ''"
+    columns = """select string_agg(quote_ident(attname), ', ') from pg_attribute
+                  where attrelid = %s::regclass and attnum > 0 and attgenerated = ''"""
     with connection.transaction():
         connection.execute("set local session_replication_role = replica")
         connection.execute("lock table flywheel.spans in share row exclusive mode")
@@ -164,5 +165,3 @@ def _made(connection: Connection) -> bool:
     except psycopg.errors.LockNotAvailable:
         return False
     return True
-
-

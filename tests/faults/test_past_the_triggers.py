@@ -19,9 +19,8 @@ def test_a_worker_finds_and_judges_rows_no_trigger_saw(
     activate(connection, "judge", kind="python", callable="tests.faults.checks:call", lane="judge", sample=0.5)
     insert_many(connection, 50)
     (partition,) = rows(connection, "select 'flywheel.spans_' || to_char(now() at time zone 'UTC', 'YYYYMMDD')")[0]
-    connection.execute(
-        f"insert into {partition} (input, output) select 'question', 'direct ' || n from generate_series(1, 300) as n".encode()
-    )
+    direct = "(input, output) select 'question', 'direct ' || n from generate_series(1, 300) as n"
+    connection.execute(f"insert into {partition} {direct}".encode())
     insert_past_triggers(connection, 200)
     connection.execute("alter table flywheel.spans disable trigger user")
     insert_many(connection, 100)
