@@ -9,6 +9,7 @@ from uuid import UUID
 
 import psycopg
 
+from tests.faults.scale import scaled
 from tests.sql.support import Connection, rows, value
 
 IN_QUEUE = """
@@ -56,7 +57,7 @@ def wait_until(what: str, happened: Callable[[], object], seconds: float = 60) -
         time.sleep(0.05)
 
 
-def wait_until_empty(connection: Connection, seconds: float = 120) -> None:
+def wait_until_empty(connection: Connection, seconds: float = scaled(180, 1500)) -> None:
     """Wait until nothing is ready, running or put off."""
     wait_until("the queue is empty", lambda: value(connection, IN_QUEUE) == 0, seconds)
 

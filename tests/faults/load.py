@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from tests.sql.support import Connection, activate
+
+PATIENT_MS = 60_000  # on a busy machine nobody of these is to be slow
+
+
+def python(name: str, **more: Any) -> dict[str, Any]:
+    """Return the definition of a check in checks.py."""
+    return {"kind": "python", "target": "output", "callable": f"tests.faults.checks:{name}", **more}
 
 
 def activate_all_kinds(connection: Connection) -> None:
@@ -10,14 +19,6 @@ def activate_all_kinds(connection: Connection) -> None:
     activate(connection, "inline_length", lane="inline", expression="length(span.output) < 100")
     activate(connection, "bulk_length", expression="length(span.output) < 150")
     activate(connection, "bulk_words", expression="span.output ~ 'answer$'", sample=0.5)
-    activate(connection, "python_slow", kind="python", callable="tests.faults.checks:slowish", target="output")
-    activate(connection, "python_fine", kind="python", callable="tests.faults.checks:fine", target="output", sample=0.3)
-    activate(
-        connection,
-        "judge",
-        kind="python",
-        callable="tests.faults.checks:call",
-        target="output",
-        lane="judge",
-        sample=0.1,
-    )
+    activate(connection, "python_slow", **python("slowish", time_limit_ms=PATIENT_MS))
+    activate(connection, "python_fine", **python("fine", time_limit_ms=PATIENT_MS, sample=0.3))
+    activate(connection, "judge", **python("call", time_limit_ms=PATIENT_MS, lane="judge", sample=0.1))

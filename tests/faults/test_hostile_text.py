@@ -15,10 +15,12 @@ from pgflywheel.checks import catalogue
 from tests.conftest import Connection
 from tests.faults.books import assert_settled
 from tests.faults.conftest import Started, Tell
+from tests.faults.scale import scaled
 from tests.faults.workers import command
 from tests.sql.support import activate, insert, rows, value
 
 TEN_MEGABYTES = 10 * 2**20
+LONG = scaled(1, 10) * 2**20
 SURROGATES = range(0xD800, 0xE000)
 DEPTH = 100_000
 GIVEN: dict[str, dict[str, Any]] = {
@@ -38,9 +40,9 @@ def planes() -> Iterator[str]:
 def hostile_texts() -> dict[str, str]:
     return {
         "ten megabytes": "word " * (TEN_MEGABYTES // 5),
-        "ten megabytes without a break": "a" * TEN_MEGABYTES,
-        "ten megabytes of four-byte characters": "\U0001f600" * (TEN_MEGABYTES // 4),
-        "ten megabytes of digits": "4111 1111 1111 1111 " * (TEN_MEGABYTES // 20),
+        "megabytes without a break": "a" * LONG,
+        "megabytes of four-byte characters": "\U0001f600" * (LONG // 4),
+        "megabytes of digits": "4111 1111 1111 1111 " * (LONG // 20),
         "deep JSON": "[" * DEPTH + "]" * DEPTH,
         "deep JSON objects": '{"a":' * DEPTH + "1" + "}" * DEPTH,
         "broken JSON": '{"a": [' * 1000,
@@ -67,7 +69,9 @@ def activate_the_catalogue(connection: Connection) -> int:
 
 def test_hostile_texts_are_stored_and_judged(connection: Connection, start_worker: Started, tell: Tell) -> None:
     checks = activate_the_catalogue(connection)
-    activate(connection, "characters", kind="python", callable="tests.faults.checks:counts_characters")
+    counts = "tests.faults.checks:counts_characters"
+    activate(connection, "characters", kind="python", callable=counts, time_limit_ms=60_000)
+    connection.execute("update flywheel.settings set value = '1000' where name = 'faults_before_pause'")
     texts = hostile_texts()
     made = {insert(connection, text, input=text): text for text in texts.values()}
     start_worker("--until-idle").finish(280)

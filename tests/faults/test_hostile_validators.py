@@ -10,13 +10,10 @@ import pytest
 from tests.conftest import Connection
 from tests.faults.books import IN_QUEUE, WRITTEN_TWICE
 from tests.faults.conftest import Started, Tell
+from tests.faults.load import PATIENT_MS, python
 from tests.sql.support import accounts, activate, insert_many, rows, status_of, value
 
 SPANS = 12
-
-
-def python(name: str, **more: Any) -> dict[str, Any]:
-    return {"kind": "python", "target": "output", "callable": f"tests.faults.checks:{name}", **more}
 
 
 @dataclass(frozen=True)
@@ -90,7 +87,7 @@ def test_a_hostile_validator_harms_only_itself(
 
 def _activate_good_ones(connection: Connection) -> None:
     activate(connection, "good_sql", expression="length(span.output) > 3")
-    activate(connection, "good_python", **python("fine"))
+    activate(connection, "good_python", **python("fine", time_limit_ms=PATIENT_MS))
     activate(connection, "good_judge", **python("call", lane="judge"))
 
 

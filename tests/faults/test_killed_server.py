@@ -46,7 +46,7 @@ def test_a_killed_server_loses_nothing_it_acknowledged(
                     own_server.start()
             _wait_for_progress(own_dsn)
         with psycopg.connect(own_dsn, autocommit=True) as connection:
-            wait_until_empty(connection, 180)
+            wait_until_empty(connection)
             books = assert_settled(connection, writers.acknowledged)
         assert worker.alive, worker.log[-4000:]
         assert worker.end() == 0

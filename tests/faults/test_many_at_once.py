@@ -10,7 +10,7 @@ import psycopg
 from tests.conftest import Connection
 from tests.faults.books import Books, assert_settled, wait_until, wait_until_empty
 from tests.faults.conftest import Started, Tell
-from tests.faults.load import activate_all_kinds
+from tests.faults.load import PATIENT_MS, activate_all_kinds, python
 from tests.faults.scale import scaled
 from tests.faults.writers import Writers, copy_rows, some_rows
 from tests.sql.support import activate, rows, value
@@ -22,7 +22,7 @@ DEADLOCKS = "select deadlocks from pg_stat_database where datname = current_data
 def test_a_burst_of_100000_rows_is_judged_whole(connection: Connection, start_worker: Started, tell: Tell) -> None:
     activate(connection, "inline_length", lane="inline", expression="length(span.output) < 100")
     activate(connection, "bulk_length", expression="length(span.output) < 150")
-    activate(connection, "python_fine", kind="python", callable="tests.faults.checks:fine", target="output", sample=0.3)
+    activate(connection, "python_fine", **python("fine", time_limit_ms=PATIENT_MS, sample=0.3))
     start_worker()
     wait_until("a worker is there", lambda: value(connection, "select count(*) from flywheel.worker_status"))
     made = copy_rows(connection, some_rows(random.Random(3), BURST))

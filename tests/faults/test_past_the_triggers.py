@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.conftest import Connection
 from tests.faults.books import Books, assert_settled, wait_until
 from tests.faults.conftest import Started, Tell
+from tests.faults.load import PATIENT_MS, python
 from tests.sql.support import activate, insert_many, insert_past_triggers, rows, value
 
 RECONCILED_AFTER_SECONDS = 10  # younger rows may still be on their way
@@ -15,8 +16,8 @@ def test_a_worker_finds_and_judges_rows_no_trigger_saw(
 ) -> None:
     activate(connection, "inline_length", lane="inline", expression="length(span.output) < 9")
     activate(connection, "bulk_length", expression="length(span.output) < 9")
-    activate(connection, "python_fine", kind="python", callable="tests.faults.checks:fine")
-    activate(connection, "judge", kind="python", callable="tests.faults.checks:call", lane="judge", sample=0.5)
+    activate(connection, "python_fine", **python("fine", time_limit_ms=PATIENT_MS))
+    activate(connection, "judge", **python("call", lane="judge", sample=0.5))
     insert_many(connection, 50)
     (partition,) = rows(connection, "select 'flywheel.spans_' || to_char(now() at time zone 'UTC', 'YYYYMMDD')")[0]
     direct = "(input, output) select 'question', 'direct ' || n from generate_series(1, 300) as n"
