@@ -167,7 +167,7 @@ def test_a_writer_and_a_purge_do_not_block_each_other_for_ever(
         "select * from flywheel.current_scores",
         "select * from flywheel_bi.scores",
         "select * from flywheel.accounts",
-        "select flywheel.reconcile('2024-05-06')",
+        "select flywheel.reconcile('2024-05-06', now())",
         "select flywheel.plan_backfill('short', '2024-05-06')",
         "select flywheel.advance_backfill((select backfill_id from flywheel._backfills))",
     ],
@@ -208,5 +208,6 @@ def test_a_backfill_holds_the_default_day_of_spans_before_that_of_scores(
 
 def _wait_for_lock(connection: Connection) -> None:
     """Return once another session waits for a lock."""
-    while not value(connection, "select count(*) from pg_locks where not granted"):
+    here = "select oid from pg_database where datname = current_database()"
+    while not value(connection, f"select count(*) from pg_locks where not granted and database = ({here})"):
         connection.execute("select pg_sleep(0.01)")

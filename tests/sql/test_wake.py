@@ -9,6 +9,10 @@ import pytest
 from tests.sql.support import Connection, activate, inline, insert, value
 
 IDLE = "select pg_advisory_lock('flywheel'::regnamespace::oid::integer, 1)"
+LOCKS = """
+select count(*) from pg_locks
+ where locktype = 'advisory' and classid = 'flywheel'::regnamespace
+   and database = (select oid from pg_database where datname = current_database())"""
 BUSY = "select pg_advisory_unlock('flywheel'::regnamespace::oid::integer, 1)"
 
 
@@ -73,10 +77,7 @@ def test_only_one_of_the_writers_of_a_moment_tells(
     for writer in writers:
         writer.execute("begin")
         insert(writer)
-    locks = (
-        "select count(*) from pg_locks where locktype = 'advisory' and objid = 2 and classid = 'flywheel'::regnamespace"
-    )
-    assert value(connection, locks) == 1
+    assert value(connection, f"{LOCKS} and objid = 2") == 1
     for writer in writers:
         writer.execute("commit")
     assert hints(listener) == 1
@@ -93,5 +94,4 @@ def test_a_writer_keeps_no_lock_after_its_statement(connection: Connection, list
     listener.execute("select 1")
     with connection.transaction():
         insert(connection)
-        query = "select count(*) from pg_locks where locktype = 'advisory' and classid = 'flywheel'::regnamespace"
-        assert value(connection, query) == 0
+        assert value(connection, LOCKS) == 0
