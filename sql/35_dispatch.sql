@@ -37,8 +37,8 @@ begin
   perform from flywheel.validator_versions as versions
     where versions.version_id = _pause_failing.version_id and versions.status in ('active', 'shadow')
       for no key update skip locked;
-  if not found then
-    return false;
+  if not found then                             -- paused by somebody else: who asks is to stop, too
+    return exists (select from flywheel.validator_versions as versions where versions.version_id = _pause_failing.version_id and status = 'paused');
   end if;
   update flywheel.validator_versions as versions
      set status = case versions.status when 'active' then 'paused' else 'retired' end,
@@ -49,7 +49,7 @@ exception when serialization_failure then
   return false;
 end
 $function$;
-comment on function flywheel._pause_failing is 'Internal: pause a version (retire a shadow) without waiting for anybody; returns whether it did.';
+comment on function flywheel._pause_failing is 'Internal: pause a version (retire a shadow) without waiting for anybody; returns whether it did, or somebody else had paused it.';
 
 -- _record_fault: count a fault, and pause the version when it has had too many lately. True = it is paused now.
 create or replace function flywheel._record_fault(version_id uuid, reason text, detail text, spans integer) returns boolean

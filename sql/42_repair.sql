@@ -224,6 +224,7 @@ declare
   most integer := greatest(max_spans, 1);
   next_at timestamptz;
 begin
+  lock table only flywheel.spans, only flywheel.spans_default in access share mode;  -- before scores, as everybody does: _next_day() reads it last
   select * into backfill from flywheel._backfills as known where known.backfill_id = advance_backfill.backfill_id for update;
   if not found then
     raise exception using errcode = 'WF009', message = format('there is no backfill %s', advance_backfill.backfill_id),

@@ -32,8 +32,8 @@ create or replace view flywheel.current_scores as
          scores.unscored_reason, scores.unscored_detail, scores.annotator_kind, scores.scored_at, scores.started_at,
          scores.trace_id, scores.project, scores.revision, versions.severity,
          spans.environment, spans.release, spans.node, spans.node_kind, spans.session_id
-    from flywheel.scores
-    join flywheel.spans on (spans.span_id, spans.started_at, spans.revision) = (scores.span_id, scores.started_at, scores.revision)
+    from flywheel.spans                           -- first, so that a reader locks in the order in which writers and purge() do
+    join flywheel.scores on (spans.span_id, spans.started_at, spans.revision) = (scores.span_id, scores.started_at, scores.revision)
     join flywheel.validator_versions as versions using (version_id)
     join flywheel.validators using (validator_id)
    where versions.status <> 'shadow'
