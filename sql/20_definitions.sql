@@ -17,6 +17,18 @@ begin atomic
 end;
 comment on function flywheel._definition_defaults is 'Internal: what a definition means where it says nothing.';
 
+-- _whole_definition: a key that is null is a key left out; inside of parameters a null is a value (a JSON Schema's const).
+create or replace function flywheel._whole_definition(definition jsonb) returns jsonb
+language sql immutable security invoker parallel safe
+begin atomic
+  select flywheel._definition_defaults() || case
+    when jsonb_typeof(definition -> 'parameters') = 'object'
+      then jsonb_strip_nulls(definition - 'parameters') || jsonb_build_object('parameters', definition -> 'parameters')
+    else jsonb_strip_nulls(definition)
+  end;
+end;
+comment on function flywheel._whole_definition is 'Internal: a definition with its defaults and without keys that are null.';
+
 create or replace function flywheel._definition_keys() returns text[]
 language sql immutable security invoker parallel safe
 begin atomic

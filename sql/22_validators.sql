@@ -7,7 +7,7 @@ language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 declare
-  whole jsonb := flywheel._definition_defaults() || jsonb_strip_nulls(define_validator.definition);
+  whole jsonb := flywheel._whole_definition(define_validator.definition);
   hash text := encode(sha256(convert_to(whole::text, 'UTF8')), 'hex');
   problem text := flywheel._definition_problem(whole);
   owner_id uuid;

@@ -97,11 +97,13 @@ $function$;
 comment on function flywheel._claim_calls is
   'Claim up to max_calls spans of the judge lane for worker_id, one row and one fence each.';
 
--- _lock_fences: which claims still hold; the rows stay locked until the caller's transaction ends.
+-- _lock_fences: which claims still hold; the rows stay locked until the caller's transaction ends. It writes scores next and
+-- may read spans after that: what drops or makes days takes spans first, and would wait for it for ever.
 create or replace function flywheel._lock_fences(worker_id uuid, fences uuid[]) returns uuid[]
 language sql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $function$
+  lock table only flywheel.spans, only flywheel.spans_default in access share mode;
   with held as (
     select running.fence from flywheel._running as running
      where running.fence = any (_lock_fences.fences) and running.worker_id = _lock_fences.worker_id

@@ -199,7 +199,7 @@ language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 declare
-  whole jsonb := flywheel._definition_defaults() || jsonb_strip_nulls(_test_span.definition);
+  whole jsonb := flywheel._whole_definition(_test_span.definition);
   said flywheel.verdict;
   answer text;
 begin

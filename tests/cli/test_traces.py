@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 from .conftest import CommandLine, Connection
@@ -209,3 +210,14 @@ def test_an_import_goes_into_the_schema_it_is_told(empty_dsn: str, tmp_path: Pat
     assert command.json("traces", "list", "--schema", "acme")[0]["input"] == "a"
     assert command("traces", "purge", "--before", "2024-06-01", "--schema", "acme", input="y\n").exit_code == 0
     assert command.json("traces", "list", "--schema", "acme") == []
+
+
+def test_purge_gives_up_rather_than_keep_applications_waiting(
+    pgflywheel: CommandLine, connection: Connection, dsn: str
+) -> None:
+    connection.execute("select flywheel.ensure_partitions('2024-05-06', '2024-05-06')")
+    with psycopg.connect(dsn) as reader:
+        reader.execute("select count(*) from flywheel.scores")  # and goes on reading
+        said = pgflywheel("traces", "purge", "--before", "2024-06-01", "--yes", exit_code=1).stderr
+        assert "error: the days cannot be dropped while spans or scores are in use" in said
+    assert len(pgflywheel.json("traces", "purge", "--before", "2024-06-01", "--yes")) == 3

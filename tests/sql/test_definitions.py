@@ -234,3 +234,18 @@ def test_test_validator_refuses_what_it_cannot_run(connection: Connection) -> No
     assert refused(connection, query, [Jsonb({"kind": "sql", "expression": "true"})]).sqlstate == "WF010"
     said = refused(connection, "select flywheel.test_validator(%s, 'a', 'b')", [Jsonb(PYTHON)])
     assert (said.sqlstate, "kind python" in (said.message_primary or "")) == ("WF003", True)
+
+
+def test_a_null_leaves_a_key_out_but_is_a_value_inside_of_parameters(connection: Connection) -> None:
+    parameters = {"schema": {"const": None}}
+    define(
+        connection,
+        "empty",
+        kind="python",
+        callable="shop:check",
+        sample=None,
+        filter={"node": None},
+        parameters=parameters,
+    )
+    query = "select definition -> 'parameters', sample, definition -> 'filter' from flywheel.validator_status"
+    assert rows(connection, query) == [(parameters, 1.0, {})]

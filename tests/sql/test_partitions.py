@@ -170,6 +170,7 @@ def test_a_writer_and_a_purge_do_not_block_each_other_for_ever(
         "select flywheel.reconcile('2024-05-06', now())",
         "select flywheel.plan_backfill('short', '2024-05-06')",
         "select flywheel.advance_backfill((select backfill_id from flywheel._backfills))",
+        "select flywheel._lock_fences(gen_random_uuid(), '{}')",
     ],
 )
 def test_whoever_reads_spans_and_scores_waits_for_spans_first(
@@ -204,6 +205,20 @@ def test_a_backfill_holds_the_default_day_of_spans_before_that_of_scores(
         _wait_for_lock(connection)
         connection.execute("lock table only flywheel.scores_default in access exclusive mode nowait")
     thread.join()
+
+
+def test_two_purges_at_once_drop_each_day_once(connection: Connection, connect: Callable[[], Connection]) -> None:
+    connection.execute("select flywheel.ensure_partitions('2024-05-01', '2024-05-03')")
+    dropped: list[tuple[str, ...]] = []
+    other = connect()
+    purge = "select partition from flywheel.purge('2024-06-01 00:00+00')"
+    with connection.transaction():
+        first = rows(connection, purge)
+        purging = threading.Thread(target=lambda: dropped.extend(rows(other, purge)))
+        purging.start()
+        _wait_for_lock(connection)
+    purging.join()
+    assert (len(first), dropped) == (9, [])
 
 
 def _wait_for_lock(connection: Connection) -> None:

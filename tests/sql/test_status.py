@@ -267,3 +267,12 @@ def test_who_reports_a_fault_of_a_version_paused_meanwhile_is_told_to_stop(conne
     assert [value(connection, record, [paused]) for _ in range(3)] == [False, False, True]
     assert [value(connection, record, [shadow]) for _ in range(4)] == [False, False, True, False]
     assert (status_of(connection, "failing"), status_of(connection, "other")) == ("paused", "retired")
+
+
+@pytest.mark.parametrize("said", ["0", "-5", '"many"', "null", "{}", "1e10"])
+def test_a_setting_that_would_end_every_insert_is_refused(connection: Connection, said: str) -> None:
+    activate(connection, "short")
+    for name in ("chunk_spans", "inline_limit_ms"):
+        error = refused(connection, "update flywheel.settings set value = %s where name = %s", [said, name])
+        assert (error.sqlstate, str(error.message_primary).split(" is ")[0]) == ("WF009", f"setting {name}")
+    insert(connection)
