@@ -77,19 +77,25 @@ end
 $function$;
 comment on function flywheel._record_activation is 'Internal: record since and until when a version judges new spans.';
 
--- _check_setting: a chunk of 0 spans would end every insert of the application in an error.
+-- _check_setting: a chunk of 0 spans would end every insert of the application in an error. What `db upgrade` wrote, it
+-- believes: the names of what it may drop are in a setting.
 create or replace function flywheel._check_setting() returns trigger
 language plpgsql volatile security invoker
 set search_path = pg_catalog, pg_temp
 as $function$
 begin
-  if jsonb_typeof(new.value) <> 'number' or new.value not between '1' and '1000000000' then
+  if jsonb_typeof(old.value) <> 'number' then
+    if not pg_has_role((select relowner from pg_class where oid = 'flywheel.settings'::regclass), 'usage') then
+      raise exception using errcode = 'WF009', message = format('setting %s cannot be changed', old.name),
+        detail = 'It is a record that db upgrade keeps.';
+    end if;
+  elsif jsonb_typeof(new.value) <> 'number' or new.value not between '1' and '1000000000' then
     raise exception using errcode = 'WF009', message = format('setting %s is %s, not a number from 1 to 1000000000', new.name, new.value);
   end if;
   return new;
 end
 $function$;
-comment on function flywheel._check_setting is 'Internal: refuse a setting that is no number or too small.';
+comment on function flywheel._check_setting is 'Internal: refuse a setting that is no number or too small, and changes of the installer''s records.';
 
 create or replace function flywheel._recompile() returns trigger
 language plpgsql volatile security definer
@@ -109,7 +115,7 @@ create or replace trigger record_activation after update of status on flywheel.v
 create or replace trigger recompile after update of status on flywheel.validator_versions
   for each statement execute function flywheel._recompile();
 create or replace trigger check_setting before update on flywheel.settings
-  for each row when (jsonb_typeof(old.value) = 'number') execute function flywheel._check_setting();
+  for each row execute function flywheel._check_setting();
 create or replace trigger recompile after update on flywheel.settings
   for each statement execute function flywheel._recompile();
 

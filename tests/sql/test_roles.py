@@ -339,6 +339,14 @@ def test_a_type_of_the_callers_own_is_never_the_one_the_owners_code_means(
     assert scores(owner) == [("short", True, None)]
 
 
+@pytest.mark.parametrize("name", ["sql_objects", "sql_hash", "installed_by"])
+def test_an_admin_cannot_change_what_the_installer_believes(connection: Connection, name: str) -> None:
+    """The next upgrade drops what sql_objects names, with the rights of whoever runs it."""
+    with acting(connection, "flywheel_admin"):
+        change = 'update flywheel.settings set value = \'[["schema", "public"]]\' where name = %s'
+        assert refused(connection, change, [name]).message_primary == f"setting {name} cannot be changed"
+
+
 CHECKS = """
 def short(text):
     return len(text) < 10
