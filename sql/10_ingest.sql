@@ -154,6 +154,7 @@ as $function$
 declare
   old record;
 begin
+  perform pg_advisory_xact_lock('flywheel'::regnamespace::oid::integer, 5);   -- a second purge looks when the first is done
   for old in
     select parts.relation, parts.partition, parts.day
       from flywheel._partitions as parts
@@ -166,6 +167,7 @@ begin
     day := old.day;
     return next;
   end loop;
+  lock table only flywheel.spans_default, only flywheel.scores_default in share row exclusive mode;   -- who updates old spans is let through first
   delete from flywheel.spans_default where started_at < purge.before;
   delete from flywheel.scores_default where started_at < purge.before;
   delete from flywheel.run_log_default where started_at < purge.before;

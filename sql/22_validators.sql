@@ -108,6 +108,15 @@ end
 $function$;
 comment on function flywheel.approve_validator is 'Approve a draft; it may then be activated.';
 
+-- _lock_validator: acts that touch several versions of a validator wait for one another here, before they lock any.
+create or replace function flywheel._lock_validator(name text) returns void
+language sql volatile security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+  select from flywheel.validators where validators.name = _lock_validator.name for no key update
+$function$;
+comment on function flywheel._lock_validator is 'Internal: keep other acts on a validator waiting until the end of the transaction.';
+
 -- activate_validator: one active version a validator; the trigger on the status retires the one before it.
 create or replace function flywheel.activate_validator(name text, version integer default null)
 returns setof flywheel.version_status
@@ -117,6 +126,7 @@ as $function$
 declare
   chosen flywheel.validator_versions := flywheel._find_version(activate_validator.name, activate_validator.version);
 begin
+  perform flywheel._lock_validator(activate_validator.name);
   return query select * from flywheel._set_status(chosen.version_id, 'active', null, null);
 end
 $function$;
@@ -166,6 +176,7 @@ set search_path = pg_catalog, pg_temp
 as $function$
 begin
   perform flywheel._find_version(retire_validator.name, null);
+  perform flywheel._lock_validator(retire_validator.name);
   return query
     select done.* from flywheel.validator_versions as versions
       join flywheel.validators using (validator_id)

@@ -33,14 +33,17 @@ begin
   execute format($code$
     select array_agg(span_id) as span_ids, min(started_at) as earliest, max(started_at) as latest from (
       select span.span_id, span.started_at
-        from flywheel.spans as span
-       where span.ingested_at >= $1 and span.ingested_at < $2
-         and exists (select from flywheel._activations as active
-               where active.version_id = $3 and span.ingested_at >= active.started_at and span.ingested_at < coalesce(active.ended_at, 'infinity'))
-         and not exists (select from flywheel.scores
-               where (scores.span_id, scores.revision, scores.version_id, scores.started_at) = (span.span_id, span.revision, $3, span.started_at))
-         and not exists (select from flywheel._pending_spans($3) as pending where pending.span_id = span.span_id)
-         and %s
+        from (
+          select span.*
+            from flywheel.spans as span
+           where span.ingested_at >= $1 and span.ingested_at < $2
+             and exists (select from flywheel._activations as active
+                   where active.version_id = $3 and span.ingested_at >= active.started_at and span.ingested_at < coalesce(active.ended_at, 'infinity'))
+             and not exists (select from flywheel.scores
+                   where (scores.span_id, scores.revision, scores.version_id, scores.started_at) = (span.span_id, span.revision, $3, span.started_at))
+             and not exists (select from flywheel._pending_spans($3) as pending where pending.span_id = span.span_id)
+          offset 0) as span                         -- the author's predicate is asked last, of the few that are left
+       where %s
        limit $4) as missed$code$, _reconcile_version.eligible)
     into missed using since, until, wanted.version_id, max_spans;
   if missed.span_ids is null then

@@ -251,6 +251,30 @@ def test_two_validators_activated_at_once_are_both_live(
     assert [name for name, *_ in scores(connection)] == names
 
 
+def test_admins_who_act_on_one_validator_at_once_wait_for_one_another(
+    connection: Connection, connect: Callable[[], Connection]
+) -> None:
+    activate(connection, "short", severity="low")
+    define(connection, "short", severity="high")
+    failed: list[str] = []
+
+    def act(session: Connection, place: int) -> None:
+        for turn in range(6):
+            call = ("activate_validator('short', 1)", "activate_validator('short', 2)", "retire_validator('short')")
+            try:
+                session.execute(f"select flywheel.{call[(place + turn) % 3]}".encode())
+            except psycopg.Error as error:
+                failed.append(str(error))
+
+    admins = [threading.Thread(target=act, args=(connect(), place)) for place in range(3)]
+    for admin in admins:
+        admin.start()
+    for admin in admins:
+        admin.join()
+    assert failed == []
+    assert value(connection, "select count(*) from flywheel.validator_status where status = 'active'") <= 1
+
+
 def test_a_setting_takes_effect_by_one_update(connection: Connection) -> None:
     activate(connection, "short")
     connection.execute("update flywheel.settings set value = '3' where name = 'chunk_spans'")
