@@ -67,7 +67,9 @@ SPANS = [
       started_at timestamptz not null default now(),
       ended_at timestamptz,
       latency_ms double precision
-        generated always as (extract(epoch from (ended_at - started_at))::double precision * 1000) stored,
+        generated always as (
+          case when ended_at >= started_at and isfinite(ended_at) and isfinite(started_at)
+               then extract(epoch from (ended_at - started_at))::double precision * 1000 end) stored,
       attributes jsonb not null default '{}',
       revision integer not null default 1,
       ingested_at timestamptz not null default now(),
@@ -77,7 +79,7 @@ SPANS = [
       constraint span_status_is_known check (status in ('ok', 'error', 'running')),
       constraint span_tokens_are_not_negative check (input_tokens >= 0 and output_tokens >= 0),
       constraint span_cost_is_not_negative check (cost_usd >= 0),
-      constraint span_revision_is_positive check (revision >= 1)
+      constraint span_revision_is_a_count check (revision between 1 and 1000000000)
     ) partition by range (started_at)
     """,
     "create table flywheel.spans_default partition of flywheel.spans default",
@@ -385,7 +387,7 @@ COLUMN_COMMENTS = {
         "error": "Message of the error, where status is error.",
         "started_at": "When the step began; decides the partition.",
         "ended_at": "When the step ended; null = not yet or unknown.",
-        "latency_ms": "ended_at - started_at in milliseconds; null = unknown.",
+        "latency_ms": "ended_at - started_at in milliseconds; null = unknown, or the clocks disagree.",
         "attributes": "Anything else, as a JSON object.",
         "revision": "1, and one more for each update of input, output or documents. Scores belong to a revision.",
         "ingested_at": "When the row arrived here.",

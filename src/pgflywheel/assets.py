@@ -75,11 +75,6 @@ def sample_dir() -> Path:
     return PACKAGE / "sample"
 
 
-def sample_files() -> list[Path]:
-    """Return the files of the sample, in order of name."""
-    return sorted(path for path in sample_dir().iterdir() if path.is_file() and path.suffix != ".py")
-
-
 def _root() -> Path:
     """Prefer the checkout, which is what an editable install edits, over the copy a wheel holds."""
     checkout = PACKAGE.parent.parent

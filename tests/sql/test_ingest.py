@@ -225,6 +225,19 @@ def test_latency_is_generated_in_milliseconds(connection: Connection) -> None:
     assert value(connection, "select latency_ms from flywheel.spans") == 1500
 
 
+@pytest.mark.parametrize("ended_at", ["2024-04-30 23:59:59+00", "infinity", None])
+def test_a_latency_that_clocks_cannot_mean_is_unknown(connection: Connection, ended_at: str | None) -> None:
+    connection.execute(
+        "insert into flywheel.spans (started_at, ended_at) values ('2024-05-01 00:00+00', %s)", [ended_at]
+    )
+    assert value(connection, "select latency_ms from flywheel.spans") is None
+
+
+def test_a_revision_leaves_room_for_the_next(connection: Connection) -> None:
+    said = refused(connection, "insert into flywheel.spans (revision) values (2147483647)")
+    assert said.constraint_name == "span_revision_is_a_count"
+
+
 @pytest.mark.parametrize(
     ("column", "given", "rule"),
     [
@@ -232,7 +245,7 @@ def test_latency_is_generated_in_milliseconds(connection: Connection) -> None:
         ("status", "fine", "span_status_is_known"),
         ("input_tokens", -1, "span_tokens_are_not_negative"),
         ("cost_usd", -0.01, "span_cost_is_not_negative"),
-        ("revision", 0, "span_revision_is_positive"),
+        ("revision", 0, "span_revision_is_a_count"),
     ],
 )
 def test_a_value_no_span_has_is_refused_by_a_named_rule(

@@ -20,6 +20,7 @@ from pgflywheel.worker.faults import Fault
 from pgflywheel.worker.floors import MARGIN_MS, Floor, uuid7_floor, uuid7_ms
 from pgflywheel.worker.logs import JsonLines, KeyValue
 from pgflywheel.worker.verdicts import Answer, Answers, columns, judged, stored, unscored
+from tests.unit.wire_text import strings
 
 uuid7 = st.builds(
     lambda ms, rest: UUID(int=ms << 80 | 0x7 << 76 | rest & ~(0xF << 76)),
@@ -100,8 +101,8 @@ def test_answers_of_neighbouring_stretches_are_put_together() -> None:
     plain, full = [Answer(True), Answer(False)], [Answer(True, 0.5, "good"), unscored("raised", "oh")]
     whole = columns([Answers.of(plain), Answers.of(full)])
     assert wire.count(whole.passed) == 4
-    assert wire.strings(whole.critiques) == [None, None, "good", None]
-    assert wire.strings(whole.reasons) == [None, None, None, "raised"]
+    assert strings(whole.critiques) == [None, None, "good", None]
+    assert strings(whole.reasons) == [None, None, None, "raised"]
     assert columns([Answers.of(plain)]).reasons is None
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import pgflywheel.db.queue  # noqa: F401, registers how an array is sent
 from pgflywheel.db import wire
+from tests.unit.wire_text import strings
 
 Connection = psycopg.Connection[tuple[object, ...]]
 storable = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
@@ -39,7 +40,7 @@ def test_the_server_reads_numbers_back(connection: Connection, values: list[floa
 def test_the_server_reads_texts_back(connection: Connection, values: list[str | None]) -> None:
     array = wire.array(wire.TEXT, wire.texts(values), len(values))
     assert read(connection, array, "text[]") == values
-    assert wire.strings(array) == values
+    assert strings(array) == values
 
 
 @given(values=st.lists(storable), data=st.data())
@@ -47,13 +48,13 @@ def test_cut_gives_the_same_elements_as_a_slice(values: list[str], data: st.Data
     array = wire.array(wire.TEXT, wire.texts(values), len(values))
     start = data.draw(st.integers(0, len(values)))
     stop = data.draw(st.integers(start, len(values)))
-    assert wire.strings(wire.cut(array, start, stop)) == values[start:stop]
+    assert strings(wire.cut(array, start, stop)) == values[start:stop]
 
 
 @given(first=st.lists(storable, min_size=1), second=st.lists(storable))
 def test_merged_arrays_hold_the_elements_of_both(first: list[str], second: list[str]) -> None:
     both = [wire.array(wire.TEXT, wire.texts(values), len(values)) for values in (first, second)]
-    assert wire.strings(wire.merged(both)) == first + second
+    assert strings(wire.merged(both)) == first + second
 
 
 @pytest.mark.parametrize("empty", [None, b"", wire.array(wire.TEXT, b"", 0)])

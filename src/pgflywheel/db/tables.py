@@ -14,7 +14,10 @@ from sqlalchemy.types import TypeEngine
 from pgflywheel.assets import DEFAULT_SCHEMA, checked_schema
 
 Kind = TypeEngine[Any] | type[TypeEngine[Any]]
-_LATENCY = "extract(epoch from (ended_at - started_at))::double precision * 1000"
+_LATENCY = (
+    "case when ended_at >= started_at and isfinite(ended_at) and isfinite(started_at)"
+    " then extract(epoch from (ended_at - started_at))::double precision * 1000 end"
+)
 _TIME = DateTime(timezone=True)
 
 

@@ -79,11 +79,6 @@ def elements(raw: bytes | None) -> Iterator[bytes | None]:
             at += length
 
 
-def strings(raw: bytes | None) -> list[str | None]:
-    """Return the elements of a text array."""
-    return [None if each is None else each.decode() for each in elements(raw)]
-
-
 def joined(element_type: int, values: Iterable[bytes]) -> Array:
     """Return the array of these elements, each without its length."""
     parts = [_LENGTH.pack(len(value)) + value for value in values]
