@@ -49,6 +49,8 @@ class Size:
 class Bulk:
     """Judge batches."""
 
+    longest_pace_seconds = 0.1
+
     def __init__(self, site: Site, wake: Callable[[], None]) -> None:
         self.site = site
         self.wake = wake

@@ -47,6 +47,8 @@ class Ask:
 class Judge:
     """Make calls."""
 
+    longest_pace_seconds = 0.005  # a call waits for nothing
+
     def __init__(self, site: Site, wake: Callable[[], None], buffer: Buffer) -> None:
         self.site = site
         self.wake = wake

@@ -35,6 +35,9 @@ Claim = Callable[[int, UUID, int, UUID | None], Awaitable[list[Claimed]]]
 class Work(Protocol):
     """What a lane does with claimed jobs."""
 
+    longest_pace_seconds: float
+    """How far claims may move apart while rows trickle in; never less than PACE_SECONDS."""
+
     def room(self) -> int:
         """Return how many jobs to claim now; 0 is none."""
 
@@ -56,6 +59,7 @@ class Lane:
     work: Work
     floors: dict[int, Floor] = field(default_factory=lambda: {LIVE: Floor(), BACKFILL: Floor()})
     empty_claims: int = 0
+    pace_seconds: float = PACE_SECONDS
     failures: int = 0
 
     async def run(self) -> None:
@@ -90,7 +94,12 @@ class Lane:
         self.site.in_hand.update(job.fence for job in jobs)
         self.work.start(worker_id, jobs, group)
         if len(jobs) < room:
-            await asyncio.sleep(max(0.0, begun + PACE_SECONDS - monotonic()))
+            await self._pace(begun)
+
+    async def _pace(self, begun: float) -> None:
+        """Let rows gather: a steady trickle is judged in ever larger groups, which costs the writers' server less."""
+        await asyncio.sleep(max(0.0, begun + self.pace_seconds - monotonic()))
+        self.pace_seconds = min(2 * self.pace_seconds, self.work.longest_pace_seconds)
 
     async def _claim(self, worker_id: UUID, room: int) -> list[Claimed]:
         """Claim live jobs; jobs of a backfill only when there are none."""
@@ -105,6 +114,7 @@ class Lane:
     async def _rest(self) -> None:
         """Wait for the bell or the next poll."""
         self.empty_claims += 1
+        self.pace_seconds = PACE_SECONDS
         if self.empty_claims == 1:
             await asyncio.sleep(LINGER_SECONDS)
             return
