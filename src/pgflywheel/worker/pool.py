@@ -114,10 +114,11 @@ class Child:
 
 @dataclass
 class Pool:
-    """At most ``size`` processes, started when first needed."""
+    """At most ``size`` processes, started when first needed; all of them end with the pool, whoever has them."""
 
     size: int = field(default_factory=lambda: os.cpu_count() or 1)
     idle: list[Child] = field(default_factory=list)
+    started: list[Child] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.places = asyncio.Semaphore(self.size)
@@ -149,7 +150,12 @@ class Pool:
             child = self.idle.pop()
             if child.usable:
                 return child
-        return await Child.start()
+        return await self._start()
+
+    async def _start(self) -> Child:
+        child = await Child.start()
+        self.started = [*(each for each in self.started if each.usable), child]
+        return child
 
     async def warm(self, checks: Sequence[Check]) -> None:
         """Start the processes and import the checks ahead of the first stretch."""
@@ -158,7 +164,7 @@ class Pool:
 
     async def _warm(self, checks: Sequence[Check]) -> None:
         async with self.places:
-            child = await Child.start()
+            child = await self._start()
             with suppress(ChildDied):  # the first stretch tells, and whose fault it is
                 for check in checks:
                     await child.ask(Request(check, b"", b"", 0, 0))
@@ -166,8 +172,9 @@ class Pool:
 
     async def close(self) -> None:
         """End all processes."""
-        while self.idle:
-            await self.idle.pop().stop()
+        self.idle.clear()
+        while self.started:
+            await self.started.pop().stop()
 
 
 def _ending(code: int | None) -> str:
