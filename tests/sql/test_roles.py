@@ -92,13 +92,13 @@ def test_public_has_nothing(connection: Connection) -> None:
     assert not [line for line in matrix(connection) if "public=" in line]
 
 
-def test_what_is_made_later_stays_closed(connection: Connection) -> None:
+def test_what_is_made_later_stays_closed(dsn: str, connection: Connection) -> None:
     """Generated functions are replaced, partitions made, sql/ applied again: none of it opens anything."""
     before = matrix(connection)
     inline(connection, "one")
     activate(connection, "two", kind="python", callable="a:b", lane="judge")
     connection.execute("select flywheel.ensure_partitions('2024-05-05', '2024-05-06')")
-    schema.upgrade(connection.info.dsn + f" password={connection.info.password}", reapply=True)
+    schema.upgrade(dsn, reapply=True)
     assert matrix(connection) == before
     query = f"""select relname, role from pg_class cross join unnest(%s::text[]) as role
                  where relnamespace in {SPACES} and relname ~ '_[0-9]{{8}}$' and relkind = 'r'

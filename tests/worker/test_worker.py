@@ -228,11 +228,11 @@ def test_a_worker_without_its_schema_says_so(empty_dsn: str) -> None:
 
 def test_a_worker_whose_role_may_not_work_ends(dsn: str, connection: Connection) -> None:
     name = f"nobody_{uuid4().hex[:12]}"
-    connection.execute(f"create role {name} login".encode())
+    connection.execute(f"create role {name} login password 'its own'".encode())
     connection.execute(f"grant usage on schema flywheel to {name}".encode())
     connection.execute(f"grant select on all tables in schema flywheel to {name}".encode())
     try:
-        with process(make_conninfo(dsn, user=name), "--until-idle") as worker:
+        with process(make_conninfo(dsn, user=name, password="its own"), "--until-idle") as worker:
             assert worker.wait(30) == 1
             assert "permission denied" in (worker.stderr.read() if worker.stderr else "")
     finally:
