@@ -18,7 +18,7 @@ from pgflywheel.worker.site import Site
 log = logging.getLogger(__name__)
 BATCHES = 2
 FIRST_JOBS, MOST_JOBS = 16, 1000
-TARGET_SPANS, FEWEST_SPANS = 10_000, 100
+TARGET_SPANS, FEWEST_SPANS = 5_000, 100
 SLOW_SECONDS, QUICK_SECONDS = 3.0, 1.0
 
 
