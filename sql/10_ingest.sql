@@ -91,11 +91,11 @@ end
 $function$;
 comment on function flywheel._make_partition is 'Internal: make the partition of one day unless it is there.';
 
--- _relations: what is cut into days, in the order in which writers lock: a span, its scores, the run.
+-- _relations: what is cut into days, in the order in which writers lock: a span, its scores, the run, and what judging leaves.
 create or replace function flywheel._relations() returns text[]
 language sql immutable security invoker parallel safe
 begin atomic
-  select array['spans', 'scores', 'run_log'];
+  select array['spans', 'scores', 'run_log', 'calls', 'span_embeddings'];
 end;
 comment on function flywheel._relations is 'Internal: the tables with daily partitions, in the order in which everybody locks them.';
 
@@ -128,7 +128,7 @@ begin
 end
 $function$;
 comment on function flywheel.ensure_partitions is
-  'Make the daily (UTC) partitions of spans, scores and run_log from first_day to last_day; returns how many were missing.';
+  'Make the daily (UTC) partitions of spans, scores, run_log, calls and span_embeddings from first_day to last_day; returns how many were missing.';
 
 -- _partitions: one row for each daily partition, with its day read from its name.
 create or replace view flywheel._partitions as
@@ -141,7 +141,7 @@ create or replace view flywheel._partitions as
      and parent.relkind = 'p'
      and child.relname ~ '_\d{8}$';
 comment on view flywheel._partitions is 'Internal: the daily partitions of this install.';
-comment on column flywheel._partitions.relation is 'spans, scores or run_log.';
+comment on column flywheel._partitions.relation is 'spans, scores, run_log, calls or span_embeddings.';
 comment on column flywheel._partitions.partition is 'Name of the partition.';
 comment on column flywheel._partitions.day is 'UTC day it holds.';
 
@@ -171,12 +171,14 @@ begin
   delete from flywheel.spans_default where started_at < purge.before;
   delete from flywheel.scores_default where started_at < purge.before;
   delete from flywheel.run_log_default where started_at < purge.before;
+  delete from flywheel.calls_default where started_at < purge.before;
+  delete from flywheel.span_embeddings_default where started_at < purge.before;
   delete from flywheel.feedback where created_at < purge.before;
   delete from flywheel._faults where occurred_at < purge.before;
 end
 $function$;
 comment on function flywheel.purge is
-  'Drop the days of spans, scores and runs that ended before a time, and older feedback; returns the partitions dropped.';
+  'Drop the days of spans, scores, runs, calls and embeddings of spans that ended before a time, and older feedback; returns the partitions dropped.';
 
 -- _next_revision: what a validator reads is new text, so older scores become stale; other columns change nothing.
 create or replace function flywheel._next_revision() returns trigger

@@ -21,7 +21,7 @@ comment on function flywheel._definition_defaults is 'Internal: what a definitio
 create or replace function flywheel._whole_definition(definition jsonb) returns jsonb
 language sql immutable security invoker parallel safe
 begin atomic
-  select flywheel._definition_defaults() || case
+  select flywheel._definition_defaults() || case definition ->> 'kind' when 'judge' then '{"lane": "judge"}'::jsonb else '{}'::jsonb end || case
     when jsonb_typeof(definition -> 'parameters') = 'object'
       then jsonb_strip_nulls(definition - 'parameters') || jsonb_build_object('parameters', definition -> 'parameters')
     else jsonb_strip_nulls(definition)
@@ -33,7 +33,7 @@ create or replace function flywheel._definition_keys() returns text[]
 language sql immutable security invoker parallel safe
 begin atomic
   select array['kind', 'target', 'expression', 'function', 'callable', 'lane', 'action', 'sample', 'filter', 'where',
-               'severity', 'description', 'columns', 'parameters', 'time_limit_ms', 'memory_limit_mb'];
+               'severity', 'description', 'columns', 'parameters', 'time_limit_ms', 'memory_limit_mb'] || flywheel._judge_keys();
 end;
 comment on function flywheel._definition_keys is 'Internal: every key a definition may have.';
 
@@ -63,7 +63,7 @@ as $function$
   select format('%s is %s, not one of %s', known.key, coalesce(definition ->> known.key, 'missing'),
                 array_to_string(known.allowed, ', '))
     from (values
-      (1, 'kind', array['sql', 'python']), (2, 'target', array['input', 'output', 'span']),
+      (1, 'kind', array['sql', 'python', 'judge', 'neighbours']), (2, 'target', array['input', 'output', 'span']),
       (3, 'lane', array['inline', 'bulk', 'judge']), (4, 'action', array['flag', 'block']),
       (5, 'severity', array['info', 'low', 'medium', 'high', 'critical'])) as known(place, key, allowed)
    where not coalesce(definition ->> known.key = any (known.allowed), false)
@@ -100,6 +100,14 @@ language sql immutable security invoker
 set search_path = pg_catalog, pg_temp
 as $function$
   select case
+    when definition ->> 'kind' = 'judge' and flywheel._judge_problem(definition) is not null then flywheel._judge_problem(definition)
+    when definition ->> 'kind' = 'neighbours' and flywheel._neighbours_problem(definition) is not null then flywheel._neighbours_problem(definition)
+    when definition ->> 'kind' in ('judge', 'neighbours')
+         and definition ?| array['expression', 'function', 'callable', 'columns', 'parameters', 'memory_limit_mb'] then
+      format('%s is for kind sql or python', (select key from jsonb_object_keys(definition) as key
+        where key in ('expression', 'function', 'callable', 'columns', 'parameters', 'memory_limit_mb') limit 1))
+    when definition ->> 'kind' in ('sql', 'python') and definition ?| flywheel._judge_keys() then
+      format('%s is for kind judge', (select key from jsonb_object_keys(definition) as key where key = any (flywheel._judge_keys()) limit 1))
     when definition ->> 'kind' = 'sql' and (definition ? 'expression') = (definition ? 'function') then
       'kind sql needs either expression or function'
     when definition ->> 'kind' = 'sql' and definition ->> 'lane' = 'judge' then
@@ -198,6 +206,13 @@ as $function$
       union all
       select 3, flywheel._sample_sql(name, (definition ->> 'sample')::double precision)
        where sampled
+      union all
+      select 4, 'not span.attributes ? ''pgflywheel.judge''' where definition ->> 'kind' = 'judge'  -- a judge's own spans
+      union all
+      select 5, format('exists (select from flywheel._escalations as handed where handed.validator_id = %L and handed.span_id = span.span_id
+                          and handed.revision = span.revision and handed.started_at = span.started_at)',
+                       (select validator_id from flywheel.validators where validators.name = _filter_sql.name))
+       where definition ->> 'runs' = 'escalated'
     ) as part
    where part.predicate is not null
 $function$;

@@ -9,7 +9,7 @@ as $function$
 declare
   whole jsonb := flywheel._whole_definition(define_validator.definition);
   hash text := encode(sha256(convert_to(whole::text, 'UTF8')), 'hex');
-  problem text := flywheel._definition_problem(whole);
+  problem text := coalesce(flywheel._definition_problem(whole), flywheel._reference_problem(define_validator.name, whole));
   owner_id uuid;
   made flywheel.validator_versions;
 begin

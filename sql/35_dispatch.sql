@@ -10,14 +10,15 @@ create or replace view flywheel._dispatched as
          versions.action, versions.severity, versions.definition, versions.status = 'shadow' as shadow
     from flywheel.validator_versions as versions
     join flywheel.validators using (validator_id)
-   where versions.status in ('active', 'shadow');
+   where versions.status in ('active', 'shadow')
+     and versions.definition ->> 'runs' is distinct from 'escalated';   -- those are queued by the tier before them
 comment on view flywheel._dispatched is 'Internal: the versions that judge new spans.';
 comment on column flywheel._dispatched.slot is 'Number of the version in the generated code.';
 comment on column flywheel._dispatched.name is 'Name of the validator.';
 comment on column flywheel._dispatched.version_id is 'Id of the version.';
 comment on column flywheel._dispatched.version is 'Number of the version.';
 comment on column flywheel._dispatched.lane is 'Where it runs.';
-comment on column flywheel._dispatched.kind is 'sql or python.';
+comment on column flywheel._dispatched.kind is 'sql, python, judge or neighbours.';
 comment on column flywheel._dispatched.target is 'What it judges.';
 comment on column flywheel._dispatched.action is 'flag or block.';
 comment on column flywheel._dispatched.severity is 'How bad a fail is.';

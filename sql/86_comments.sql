@@ -84,3 +84,4 @@ begin
   end loop;
 end
 $block$;
+comment on column flywheel.validator_versions.kind is 'sql, python, judge or neighbours.';

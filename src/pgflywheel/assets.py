@@ -11,13 +11,19 @@ from pgflywheel.errors import UsageError
 
 PACKAGE = Path(__file__).parent
 DEFAULT_SCHEMA = "flywheel"
+VECTORS = "public"
 _WORD = re.compile(r"(?<![A-Za-z0-9_])flywheel(?=_|\b)")
+_VECTOR_NAME = re.compile(r"\bpublic\.(?=halfvec\b|halfvec_cosine_ops\b|<)")
 _SCHEMA_NAME = re.compile(r"[a-z_][a-z0-9_]{0,47}")
 
 
-def render(sql: str, schema: str = DEFAULT_SCHEMA) -> str:
-    """Rename the schema of SQL written for ``flywheel``; its roles and its channel follow the name."""
-    return sql if schema == DEFAULT_SCHEMA else _WORD.sub(schema, sql)
+def render(sql: str, schema: str = DEFAULT_SCHEMA, vectors: str = VECTORS) -> str:
+    """Rename the schema of SQL written for ``flywheel``; its roles and its channel follow the name.
+
+    ``vectors`` is the schema pgvector lies in, quoted where it needs to be; SQL is written for ``public``.
+    """
+    renamed = sql if schema == DEFAULT_SCHEMA else _WORD.sub(schema, sql)
+    return renamed if vectors == VECTORS else _VECTOR_NAME.sub(lambda _: f"{vectors}.", renamed)
 
 
 def checked_schema(name: str) -> str:

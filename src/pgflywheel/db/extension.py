@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import psycopg
 
+from pgflywheel import assets
 from pgflywheel.db.connect import Session
 from pgflywheel.errors import ExtensionMissing
 
@@ -15,6 +16,16 @@ def version(session: Session) -> str | None:
     """Return the version of pgvector in this database, wherever it lies; None when it is not created."""
     row = session.execute("select extversion from pg_extension where extname = %s", [NAME]).fetchone()
     return str(row[0]) if row else None
+
+
+def schema(session: Session) -> str:
+    """Return the schema pgvector lies in, quoted where it needs to be."""
+    row = session.execute(
+        "select quote_ident(nspname) from pg_extension join pg_namespace on pg_namespace.oid = extnamespace"
+        " where extname = %s",
+        [NAME],
+    ).fetchone()
+    return str(row[0]) if row else assets.VECTORS
 
 
 def ensure(session: Session) -> None:

@@ -10,6 +10,7 @@ import psycopg
 from psycopg import sql
 
 from pgflywheel import __version__, assets
+from pgflywheel.db import extension
 from pgflywheel.db.connect import Session
 from pgflywheel.errors import DatabaseError, WrongStatus, kind_of
 
@@ -55,7 +56,7 @@ def apply(session: Session, schema: str) -> None:
 
 def run_file(session: Session, schema: str, path: Path) -> None:
     """Run one SQL file; an error names the file and the line."""
-    text = assets.render(path.read_text(encoding="utf-8"), schema)
+    text = assets.render(path.read_text(encoding="utf-8"), schema, extension.schema(session))
     try:
         session.execute(text.encode())
     except psycopg.Error as error:

@@ -158,7 +158,7 @@ def script(schema: str = assets.DEFAULT_SCHEMA) -> str:
     output = io.StringIO()
     with _one_migration:
         command.upgrade(_config(assets.DEFAULT_SCHEMA, output=output), "head", sql=True)
-    parts = ["begin;", "create extension if not exists vector;", "create schema if not exists flywheel;"]
+    parts = ["begin;", "create extension if not exists vector schema public;", "create schema if not exists flywheel;"]
     parts += [output.getvalue().strip(), _COMMENTS.strip()]
     parts += [f"-- {path.name}\n{path.read_text(encoding='utf-8').strip()}" for path in assets.sql_files()]
     parts += [_RECORD.format(hash=assets.sql_hash(), version=__version__), "commit;"]
@@ -216,9 +216,12 @@ def _renamer(schema: str) -> Any:
     What alembic composes for its version table has the install's name already.
     """
 
-    def rename(_c: Any, _cursor: Any, statement: str, parameters: Any, context: Any, _many: bool) -> tuple[str, Any]:
+    def rename(connection: Any, _cursor: Any, statement: str, parameters: Any, context: Any, _many: bool) -> tuple[str, Any]:
         from_migration = isinstance(getattr(context, "invoked_statement", None), sqlalchemy.TextClause)
-        return (assets.render(statement, schema) if from_migration else statement), parameters
+        if not from_migration:
+            return statement, parameters
+        vectors = extension.schema(connection.connection.driver_connection)
+        return assets.render(statement, schema, vectors), parameters
 
     return rename
 
