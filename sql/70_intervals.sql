@@ -30,7 +30,7 @@ declare
   fraction double precision := 1;
   numerator double precision;
   above double precision := 1;
-  below double precision := 1;
+  below double precision := 0;
 begin
   if x <= 0 or x >= 1 then
     return case when x <= 0 then 0 else 1 end;

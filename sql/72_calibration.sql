@@ -99,7 +99,7 @@ begin
       into fit
       from unnest(judge_values, passes) as given (x, y), lateral flywheel._sigmoid(slope * x + intercept) as p
      where x is not null and y is not null;
-    exit when coalesce(fit.h00 * fit.h11 - fit.h01 * fit.h01, 0) <= 1e-9 * fit.h00 * fit.h11 + 1e-12;
+    exit when coalesce(fit.h00 * fit.h11 - fit.h01 * fit.h01 <= 1e-9 * fit.h00 * fit.h11 + 1e-12, true);
     intercept := intercept + (fit.h11 * fit.g0 - fit.h01 * fit.g1) / (fit.h00 * fit.h11 - fit.h01 * fit.h01);
     slope := slope + (fit.h00 * fit.g1 - fit.h01 * fit.g0) / (fit.h00 * fit.h11 - fit.h01 * fit.h01);
     exit when abs(fit.g0) + abs(fit.g1) < 1e-12;
@@ -194,10 +194,10 @@ begin atomic
       from unnest(u) with ordinality as given (need, place)
     window largest_first as (order by need desc, place)
   ), scale as (
-    select (budget - certain) / nullif(rest, 0) as factor
-      from ranked where (budget - certain) * need <= rest order by certain limit 1
+    select (greatest(budget, 0) - certain) / nullif(rest, 0) as factor
+      from ranked where (greatest(budget, 0) - certain) * need <= rest order by certain limit 1
   )
-  select array_agg(case when need > 0 then least(1, greatest(0, (select factor from scale)) * need) else 0 end order by place)
+  select array_agg(case when need > 0 then least(1, (select factor from scale) * need) else 0 end order by place)
     from ranked;
 end;
 comment on function flywheel.capped_probabilities is
