@@ -59,25 +59,26 @@ begin atomic
 end;
 comment on function flywheel._binomial_cdf is 'Internal: the chance of at most so many events in so many trials.';
 
--- _quantile_step: one step of Halley's method on the normal distribution function; three times the digits each time.
-create or replace function flywheel._quantile_step(z double precision, p double precision) returns double precision
-language sql immutable strict parallel safe security invoker
-begin atomic
-  select z - error / (1 + z * error / 2)
-    from (select (erfc(-z / sqrt(2)) / 2 - p) * sqrt(2 * pi()) * exp(z * z / 2)) as off (error);
-end;
-comment on function flywheel._quantile_step is 'Internal: an estimate z of the normal quantile of p, made better.';
-
--- _normal_quantile: in the lower half, where erfc keeps its digits; a closed form good to 0.002, then three steps.
+-- _normal_quantile: in the lower half, where erfc keeps its digits: a closed form good to 0.002, then Halley's method,
+-- which gives three times the digits each time. Not SQL: that would be inlined, each z written out many times over.
 create or replace function flywheel._normal_quantile(p double precision) returns double precision
-language sql immutable strict parallel safe security invoker
-begin atomic
-  select case when p <= 0.5 then z else -z end
-    from (select least(p, 1 - p)) as tail (q),
-         lateral (select ln(4 * q * (1 - q)) / 2, 2 / (pi() * 0.147)) as halved (log, scale),
-         lateral (select -sqrt(2 * (sqrt((scale + log) * (scale + log) - 2 * log / 0.147) - scale - log))) as start (z0),
-         lateral (select flywheel._quantile_step(flywheel._quantile_step(flywheel._quantile_step(z0, q), q), q)) as found (z);
-end;
+language plpgsql immutable strict parallel safe security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  tail double precision := least(p, 1 - p);
+  half_log double precision := ln(4 * tail * (1 - tail)) / 2;
+  scale double precision := 2 / (pi() * 0.147) + half_log;
+  z double precision := -sqrt(2 * (sqrt(scale * scale - 2 * half_log / 0.147) - scale));
+  error double precision;
+begin
+  for step in 1 .. 3 loop
+    error := (erfc(-z / sqrt(2)) / 2 - tail) * sqrt(2 * pi()) * exp(z * z / 2);
+    z := z - error / (1 + z * error / 2);
+  end loop;
+  return case when p <= 0.5 then z else -z end;
+end
+$function$;
 comment on function flywheel._normal_quantile is 'Internal: the standard normal quantile of p, for 0 < p < 1.';
 
 create or replace function flywheel.wilson_interval(

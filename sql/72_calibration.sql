@@ -190,7 +190,7 @@ language sql immutable strict parallel safe security invoker
 begin atomic
   with ranked as (
     select need, place, row_number() over largest_first - 1 as certain,
-           sum(need) over (order by need desc, place rows between current row and unbounded following) as rest
+           sum(need) over (order by need, place desc rows unbounded preceding) as rest
       from unnest(u) with ordinality as given (need, place)
     window largest_first as (order by need desc, place)
   ), scale as (
