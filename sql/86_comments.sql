@@ -84,4 +84,3 @@ begin
   end loop;
 end
 $block$;
-comment on column flywheel.validator_versions.kind is 'sql, python, judge or neighbours.';

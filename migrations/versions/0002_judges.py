@@ -355,7 +355,8 @@ EXAMPLES = [
         (kind = 'label' and label_id is not null and passed is not null and validator_id is not null)
         or (kind = 'fix' and fix_id is not null and corrected_output is not null)),
       constraint example_trust_is_a_share check (trust >= 0 and trust <= 1),
-      constraint example_status_is_known check (status in ('candidate', 'approved', 'servable', 'quarantined', 'revoked')),
+      constraint example_status_is_known check (
+        status in ('candidate', 'approved', 'servable', 'quarantined', 'revoked')),
       constraint quarantined_example_has_reason check (status <> 'quarantined' or quarantined_reason is not null),
       constraint revoked_example_has_reason check (status <> 'revoked' or revoked_reason is not null)
     )
@@ -553,7 +554,7 @@ TABLE_COMMENTS = {
     "calls_default": "Calls whose day has no partition yet.",
     "_batches": "Internal: files of requests handed to a batch endpoint.",
     "_batch_lines": "Internal: the requests in those files; each stands for a span that waits for its verdict.",
-    "labels": "What people say of a span under a validator, never changed; a correction is a new label that supersedes.",
+    "labels": "What people say of a span under a validator; never changed: a correction is a new label.",
     "fixes": "Corrected outputs, with what was wrong and why.",
     "label_draws": "Random draws of spans to label, with the probability each span had.",
     "_label_items": "Internal: spans that wait for a label.",
@@ -577,7 +578,7 @@ COLUMN_COMMENTS = {
         "provider": "Its name.",
         "base_url": "Address of the API, up to and with /v1.",
         "key_variable": "Environment variable of the worker that holds the key; null = no key.",
-        "abilities": "What the endpoint knows: json_schema, json_object, logprobs, prompt_cache_key, batch, ...; true or false each.",
+        "abilities": "What the endpoint knows (json_schema, json_object, logprobs, ...), true or false each.",
         "max_in_flight": "Calls at a time, of all workers together.",
         "requests_per_minute": "Calls in any minute, of all workers together; null = no limit.",
         "tokens_per_minute": "Tokens in any minute, as reserved before the calls; null = no limit.",
@@ -884,6 +885,7 @@ COLUMN_COMMENTS = {
         "confidence": "How sure it was; null = it gave no verdict.",
         "escalated_at": "When.",
     },
+    "validator_versions": {"kind": "sql, python, judge or neighbours."},
     "scores": {
         "confidence": "How sure the judge was of its verdict, in [0.5, 1] for one of two; null = not known.",
         "latency_ms": "Milliseconds its calls took in all.",

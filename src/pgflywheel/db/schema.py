@@ -216,7 +216,9 @@ def _renamer(schema: str) -> Any:
     What alembic composes for its version table has the install's name already.
     """
 
-    def rename(connection: Any, _cursor: Any, statement: str, parameters: Any, context: Any, _many: bool) -> tuple[str, Any]:
+    def rename(
+        connection: Any, _cursor: Any, statement: str, parameters: Any, context: Any, _many: bool
+    ) -> tuple[str, Any]:
         from_migration = isinstance(getattr(context, "invoked_statement", None), sqlalchemy.TextClause)
         if not from_migration:
             return statement, parameters
