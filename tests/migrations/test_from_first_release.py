@@ -14,9 +14,10 @@ def test_scores_of_the_first_release_outlive_the_upgrade_and_new_ones_join_them(
     with psycopg.connect(dsn, autocommit=True) as session:
         session.execute(
             "insert into flywheel.validators (validator_id, name) values (gen_random_uuid(), 'long_enough');"
-            "insert into flywheel.validator_versions (version_id, validator_id, version, definition, content_hash, kind,"
-            "   target, lane, action, severity, sample, status)"
-            " select gen_random_uuid(), validator_id, 1, '{}', 'x', 'sql', 'output', 'bulk', 'flag', 'low', 1, 'retired'"
+            "insert into flywheel.validator_versions (version_id, validator_id, version, definition, content_hash,"
+            "   kind, target, lane, action, severity, sample, status)"
+            " select gen_random_uuid(), validator_id, 1, '{}', 'x',"
+            "   'sql', 'output', 'bulk', 'flag', 'low', 1, 'retired'"
             "   from flywheel.validators;"
             "insert into flywheel.scores (span_id, revision, version_id, started_at, trace_id, project, passed)"
             " select gen_random_uuid(), 1, version_id, now(), gen_random_uuid(), 'default', true"
