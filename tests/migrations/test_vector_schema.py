@@ -7,11 +7,6 @@ import pytest
 
 from pgflywheel.db import schema
 
-FIX = """
-with made as (insert into flywheel.spans (span_id, input, output) values (gen_random_uuid(), 'Hi', 'Go away.') returning span_id)
-select flywheel.record_fix(span_id, 'Hello!', 'ann') from made
-"""
-
 
 @pytest.mark.parametrize("name", ["extensions", "My Extensions"])
 def test_an_install_works_with_pgvector_in_another_schema(empty_dsn: str, name: str) -> None:
@@ -20,6 +15,7 @@ def test_an_install_works_with_pgvector_in_another_schema(empty_dsn: str, name: 
     schema.upgrade(empty_dsn)
     with psycopg.connect(empty_dsn, autocommit=True) as session:
         session.execute("update flywheel.settings set value = '100' where name = 'split_train_percent'")
+        session.execute("insert into flywheel.spans (input, output) values ('Hi', 'Go away.')")
         session.execute("select flywheel.record_fix(span_id, 'Hello!', 'ann') from flywheel.spans")
         types = session.execute(
             "select distinct atttypid::regtype::text from pg_attribute"
