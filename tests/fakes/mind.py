@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 MARKER = "zzfail"
+ESCAPE = re.compile(r'\\(?:u[0-9a-fA-F]{4}|["\\/bfnrt])')
 KEY_HEAD = 16  # characters of a key that are looked up at every place of a prompt
 
 
@@ -76,7 +78,8 @@ class Marked:
 class Recorded:
     """Answer what a table says of the key found in the last user message; otherwise ask another mind.
 
-    Several keys may be found (examples shown hold others): the one that ends last wins, then the longest.
+    Keys are found in what the prompt says in JSON strings too. Several may be found (examples shown hold
+    others): the one that ends last wins, then the longest.
     """
 
     verdicts: Mapping[str, Mapping[str, Any]]
@@ -90,7 +93,7 @@ class Recorded:
 
     def __call__(self, asked: Asked) -> Judgement:
         """Judge a request; LookupError when no key is in it and nobody else to ask."""
-        key = self.find(asked.text)
+        key = self.find(unescaped(asked.text)) or self.find(asked.text)
         if key is not None:
             return judgement(self.verdicts[key])
         if self.otherwise is None:
@@ -107,6 +110,12 @@ class Recorded:
                     if rank > best and text.startswith(key, place):
                         best, found = rank, key
         return found
+
+
+def unescaped(text: str) -> str:
+    """Return a text with the escapes of JSON strings undone, wherever they stand."""
+    plain = ESCAPE.sub(lambda found: str(json.loads(f'"{found[0]}"')), text)
+    return plain.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def judgement(entry: Mapping[str, Any]) -> Judgement:
