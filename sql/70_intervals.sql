@@ -217,3 +217,11 @@ begin atomic
 end;
 comment on function flywheel.begg_greenes is
   'TPR and TNR as they are among all judged rows, from labels drawn apart for each verdict; cells as in corrected_rate. Null where a verdict has no labels.';
+
+-- Pure, so for everyone who reads numbers; what views call is run as whoever reads them.
+select flywheel._grant(role, 'execute on function flywheel.' || name)
+  from unnest(array['flywheel_analyst', 'flywheel_reviewer', 'flywheel_worker', 'flywheel_admin']) as role, unnest(array[
+  '_lgamma', '_log_beta', '_incomplete_beta', '_binomial_cdf', '_normal_quantile', 'wilson_interval',
+  'clopper_pearson_upper', '_log_likelihood', 'confidence_sequence', 'mcnemar_exact', 'paired_log_e',
+  'corrected_rate', 'begg_greenes'
+]) as name;

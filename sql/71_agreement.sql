@@ -123,3 +123,9 @@ end
 $function$;
 comment on function flywheel.dawid_skene is
   'P(pass) of each item from labels of several people, who are weighed by how they agree (Dawid and Skene''s EM); whoever has fewer than minimum_labels gets one accuracy. Never enter the judge under test as an annotator.';
+
+-- Pure, so for everyone who reads numbers; what views call is run as whoever reads them.
+select flywheel._grant(role, 'execute on function flywheel.' || name)
+  from unnest(array['flywheel_analyst', 'flywheel_reviewer', 'flywheel_worker', 'flywheel_admin']) as role, unnest(array[
+  'confusion_metrics', 'cohen_kappa', 'krippendorff_alpha', '_dawid_skene_step', 'dawid_skene'
+]) as name;

@@ -240,3 +240,10 @@ end
 $function$;
 comment on function flywheel.neyman_allocation is
   'How many of budget labels each stratum gets: in proportion to weight times sqrt(rate (1 - rate)), at least minimum where it can be, never more than its size.';
+
+-- Pure, so for everyone who reads numbers; what views call is run as whoever reads them.
+select flywheel._grant(role, 'execute on function flywheel.' || name)
+  from unnest(array['flywheel_analyst', 'flywheel_reviewer', 'flywheel_worker', 'flywheel_admin']) as role, unnest(array[
+  'selective_threshold', 'isotonic_fit', '_sigmoid', 'platt_fit', 'beta_fit', '_interpolate', 'apply_calibration',
+  'brier_score', 'calibration_error', 'hash01', 'capped_probabilities', 'neyman_allocation'
+]) as name;
