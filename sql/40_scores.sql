@@ -116,6 +116,17 @@ end
 $function$;
 comment on function flywheel._require_readable is 'Internal: raise 53200 when the texts of several spans are too large to read together.';
 
+-- _columns_sql: the declared columns as aggregates of text, and as one array of all of the first, then all of the second ...
+create or replace function flywheel._columns_sql(columns text[], out pieces text, out whole text)
+language sql immutable security invoker parallel safe
+set search_path = pg_catalog, pg_temp
+as $function$
+  select coalesce(string_agg(format(', array_agg(span.%I::text) as c%s', name, place), '' order by place), ''),
+         coalesce(string_agg(format('c%s', place), ' || ' order by place), 'null::text[]')
+    from unnest(_columns_sql.columns) with ordinality as wanted(name, place)
+$function$;
+comment on function flywheel._columns_sql is 'Internal: select lists over the row span that put declared columns into one array of texts.';
+
 -- _read_spans: only the spans meant by the version and only the columns its check declares, column by column in one array.
 create or replace function flywheel._read_spans(fences uuid[], version_id uuid, columns text[], out keys flywheel._span_key[], out texts text[])
 language plpgsql stable security definer
@@ -124,21 +135,16 @@ as $function$
 declare
   work record;
   eligible text;
-  pieces text;
-  whole text;
+  read record := flywheel._columns_sql(_read_spans.columns);
 begin
   select flywheel._eligible_sql(validators.name, versions.definition) into eligible
     from flywheel.validator_versions as versions join flywheel.validators using (validator_id)
    where versions.version_id = _read_spans.version_id;
-  select string_agg(format(', array_agg(span.%I::text) as c%s', name, place), '' order by place),
-         string_agg(format('c%s', place), ' || ' order by place)
-    into pieces, whole
-    from unnest(_read_spans.columns) with ordinality as wanted(name, place);
   select * into work from flywheel._running_spans(_read_spans.fences);
   perform flywheel._require_readable(work.span_ids, work.started_from, work.started_until, _read_spans.columns);
   execute format('select keys, %s from (select array_agg(%s) as keys%s from flywheel.spans as span
                    where span.span_id = any ($1) and span.started_at between $2 and $3 and %s) as picked',
-      coalesce(whole, 'null::text[]'), flywheel._key_sql(), coalesce(pieces, ''), eligible)
+      read.whole, flywheel._key_sql(), read.pieces, eligible)
     into keys, texts using work.span_ids, work.started_from, work.started_until;
 end
 $function$;

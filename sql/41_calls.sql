@@ -9,23 +9,18 @@ as $function$
 declare
   work record;
   eligible text;
-  pieces text;
-  whole text;
+  read record := flywheel._columns_sql(_read_calls.columns);
 begin
   select flywheel._eligible_sql(validators.name, versions.definition) into eligible
     from flywheel.validator_versions as versions join flywheel.validators using (validator_id)
    where versions.version_id = _read_calls.version_id;
-  select string_agg(format(', array_agg(span.%I::text) as c%s', name, place), '' order by place),
-         string_agg(format('c%s', place), ' || ' order by place)
-    into pieces, whole
-    from unnest(_read_calls.columns) with ordinality as wanted(name, place);
   select * into work from flywheel._running_spans(_read_calls.fences);
   execute format('select held, keys, %s from (select array_agg(running.fence) as held, array_agg(%s) as keys%s
                     from flywheel._running as running
                     join flywheel.spans as span
                       on span.span_id = running.span_ids[1] and span.started_at between running.started_from and running.started_until
                    where running.fence = any ($1) and span.span_id = any ($2) and span.started_at between $3 and $4 and %s) as picked',
-      coalesce(whole, 'null::text[]'), flywheel._key_sql(), coalesce(pieces, ''), eligible)
+      read.whole, flywheel._key_sql(), read.pieces, eligible)
     into held, keys, texts using _read_calls.fences, work.span_ids, work.started_from, work.started_until;
 end
 $function$;
