@@ -326,6 +326,7 @@ EXAMPLES = [
       span_id uuid not null,
       started_at timestamptz not null,
       revision integer not null,
+      trace_id uuid not null,
       project text not null,
       node text not null,
       session_id text,
@@ -347,6 +348,7 @@ EXAMPLES = [
       revoked_reason text,
       created_at timestamptz not null default now(),
       changed_at timestamptz not null default now(),
+      compared_at timestamptz,
       constraint examples_pkey primary key (example_id),
       constraint example_validator foreign key (validator_id) references flywheel.validators,
       constraint example_label foreign key (label_id) references flywheel.labels,
@@ -366,6 +368,10 @@ EXAMPLES = [
     "create index examples_servable on flywheel.examples (validator_id, created_at) where status = 'servable'",
     "create index examples_project on flywheel.examples (project, node, created_at) where status = 'servable'",
     "create index examples_span_id on flywheel.examples (span_id)",
+    """
+    create index examples_to_compare on flywheel.examples (created_at)
+      where compared_at is null and status in ('candidate', 'servable')
+    """,
     """
     create table flywheel.sign_offs (
       example_id uuid not null,
@@ -777,6 +783,7 @@ COLUMN_COMMENTS = {
         "span_id": "The span it shows.",
         "started_at": "started_at of the span.",
         "revision": "Revision of the span.",
+        "trace_id": "Trace of the span.",
         "project": "Project of the span.",
         "node": "Node of the span.",
         "session_id": "Conversation of the span.",
@@ -798,6 +805,7 @@ COLUMN_COMMENTS = {
         "revoked_reason": "Why it was taken back.",
         "created_at": "When it became a candidate.",
         "changed_at": "When its status last changed.",
+        "compared_at": "When its vector was compared with the others; null = not yet.",
     },
     "sign_offs": {
         "example_id": "The example.",
