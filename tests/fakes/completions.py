@@ -96,7 +96,9 @@ def choice(
     content = content_of(asked, judgement)
     if misbehaviour in REWRITES:
         content = REWRITES[misbehaviour](content, settings.endless_characters)
-    content, finish = stopped(asked.body, content, FINISH.get(misbehaviour or "", "stop"))
+    finish = FINISH.get(misbehaviour or "", "stop")
+    if misbehaviour != "endless":
+        content, finish = stopped(asked.body, content, finish)
     message["content"] = content
     likely = logprobs(asked.body, content, judgement, settings.verdict_token)
     return {"index": index, "message": message, "logprobs": likely, "finish_reason": finish}

@@ -14,7 +14,8 @@ from tests.fakes.shapes import compact
 
 Completion = dict[str, Any]
 FINE = "fine"
-MANNERS = ("reset", "reset_midway", "hang", "slow_first_byte", "drip", "half_json")
+WIRE = ("reset", "reset_midway", "closed", "closed_midway", "hang", "drip", "unending")  # manners of a wire.Reply
+MANNERS = (*WIRE, "slow_first_byte", "half_json")
 PROSE = "I looked at it closely. On the whole it reads well, though one could argue about some of it."
 
 REWRITES: dict[str, Callable[[str, int], str]] = {  # of the content, and of the length of an endless one

@@ -1,6 +1,19 @@
 """A server that speaks the OpenAI API and can be told to misbehave.
 
-In a thread: ``with serving() as fake``. As a process: ``python -m tests.fakes.openai --port 0``.
+In a thread::
+
+    with serving(first=["rate_limited"] * 3) as fake:    # any fields of behaviour.Behaviour
+        client = AsyncOpenAI(base_url=fake.url, api_key="any", max_retries=0)
+        ...
+        fake.set(mix={"reset": 0.1, "prose": 0.1}, delay=0.2)
+        fake.limits(max_in_flight=8, requests_per_minute=600)
+        ...
+        assert fake.most_in_flight <= 8 and not fake.violations
+
+An item with the word zzfail in it fails, others pass; ``mind=`` a function or ``verdicts=`` a table says otherwise.
+As a process: ``with process.running(delay=0.2) as fake``, the same names, or ``python -m tests.fakes.openai --port 0``,
+which prints its URL and is steered by ``POST /_fake/plan`` and ``/_fake/reset``, read at ``GET /_fake/requests``
+and ``/_fake/stats``.
 """
 
 from __future__ import annotations
@@ -24,7 +37,7 @@ from tests.fakes.completions import Completer, check_body, prompt_tokens
 from tests.fakes.embeddings import embeddings, inputs_of
 from tests.fakes.faults import Fault, rate_limited
 from tests.fakes.mind import Asked, Judgement
-from tests.fakes.misbehaviours import refuse
+from tests.fakes.misbehaviours import WIRE, refuse
 from tests.fakes.wire import Connection, Reply, Request, as_json
 
 EMBEDDINGS = "/v1/embeddings"
@@ -141,7 +154,7 @@ class Fake:
             reply.body = reply.body[: len(reply.body) // 2]
         elif name == "slow_first_byte":
             reply.wait = behaviour.slow_seconds
-        elif name in ("reset", "reset_midway", "hang", "drip"):
+        elif name in WIRE:
             reply.manner, reply.drip_seconds = name, behaviour.drip_seconds
         return reply
 

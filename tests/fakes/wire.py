@@ -15,7 +15,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 JSON = "application/json"
-UNSEEN = ("reset", "hang")  # manners in which not even a status is sent
+UNSEEN = ("reset", "closed", "hang")  # manners in which not even a status is sent
+UNENDING_HEAD = (
+    b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\n\r\n"
+    b'{"id":"chatcmpl-0","object":"chat.completion","created":0,"model":"judge",'
+    b'"choices":[{"index":0,"finish_reason":"stop","message":{"role":"assistant","content":"'
+)
+BABBLE = b"and so on " * 6_000
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # linger for no time at all: the kernel sends RST, not FIN
 
 
@@ -61,7 +67,7 @@ class Request:
 
 @dataclass
 class Reply:
-    """What is sent back: after wait seconds, in a manner (see MANNERS of Connection)."""
+    """What is sent back: after wait seconds, in a manner (see Connection.send)."""
 
     status: int = 200
     body: bytes = b""
@@ -162,6 +168,14 @@ class Connection(asyncio.Protocol):
         keep = request.headers.get("connection", "").lower() != "close"
         if reply.manner == "reset":
             self.reset()
+        elif reply.manner == "closed":
+            self.close()
+        elif reply.manner == "closed_midway":
+            self.transport.write(reply.head(keep) + reply.body[: len(reply.body) // 2])
+            self.close()
+        elif reply.manner == "unending":
+            self.transport.write(UNENDING_HEAD)
+            self.babble()
         elif reply.manner == "reset_midway":
             self.transport.write(reply.head(keep) + reply.body[: len(reply.body) // 2])
             self.later(0.02, self.reset)  # the half is read before the reset discards it
@@ -194,6 +208,17 @@ class Connection(asyncio.Protocol):
             self.next()
         else:
             self.transport.close()
+
+    def babble(self) -> None:
+        """Send text, and more as soon as it is read, until the client leaves."""
+        if self.transport.get_write_buffer_size() < len(BABBLE):
+            self.transport.write(BABBLE)
+        self.later(0.001, self.babble)
+
+    def close(self) -> None:
+        """Close the connection as if all had been said."""
+        self.end()
+        self.transport.close()
 
     def reset(self) -> None:
         """Break the connection off with a TCP reset."""

@@ -6,38 +6,18 @@ import asyncio
 import json
 import math
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import httpx2
 import openai
 import pytest
 from openai import AsyncOpenAI
-from openai.types import Batch
-from openai.types.chat import ChatCompletion
 
-from tests.fakes import misbehaviours
+from tests.fakes.asking import BAD, GOOD, SCHEMA, ask, call, chat, content
 from tests.fakes.mind import Asked, Judgement, recorded
-from tests.fakes.misbehaviours import Chooser, even_mix
 from tests.fakes.openai import Fake, serving
 from tests.fakes.process import running
-
-SCHEMA = {
-    "type": "json_schema",
-    "json_schema": {
-        "name": "verdict",
-        "strict": True,
-        "schema": {
-            "type": "object",
-            "properties": {"critique": {"type": "string"}, "verdict": {"type": "string", "enum": ["pass", "fail"]}},
-            "required": ["critique", "verdict"],
-            "additionalProperties": False,
-        },
-    },
-}
-T = TypeVar("T")
-GOOD, BAD = "an item", "an item with zzfail in it"
 
 
 @pytest.fixture(scope="module")
@@ -50,51 +30,6 @@ def served() -> Iterator[Fake]:
 def fake(served: Fake) -> Fake:
     served.reset()
     return served
-
-
-def call(url: str, use: Callable[[AsyncOpenAI], Awaitable[T]], **options: Any) -> T:
-    """Use a client, and close it."""
-
-    async def run() -> T:
-        async with AsyncOpenAI(
-            **{"base_url": url, "api_key": "key", "max_retries": 0, "timeout": 20, **options}
-        ) as client:
-            return await use(client)
-
-    return asyncio.run(run())
-
-
-def chat(url: str, text: str = GOOD, **more: Any) -> ChatCompletion:
-    """Ask for one completion."""
-    timeout = more.pop("timeout", 20)
-    return call(url, lambda client: ask(client, text, **more), timeout=timeout)
-
-
-async def ask(client: AsyncOpenAI, text: str, **more: Any) -> ChatCompletion:
-    """Ask for one completion with a client at hand."""
-    messages = [{"role": "system", "content": "Answer in json."}, {"role": "user", "content": text}]
-    completion: ChatCompletion = await client.chat.completions.create(
-        **{"model": "judge", "messages": messages, **more}
-    )
-    return completion
-
-
-def content(completion: ChatCompletion) -> str:
-    """Return the first choice's text."""
-    text = completion.choices[0].message.content
-    assert text is not None
-    return text
-
-
-def refused(fake: Fake, misbehaviour: str, **more: Any) -> openai.APIStatusError:
-    """Return the error the client raises."""
-    fake.set(first=[misbehaviour])
-    with pytest.raises(openai.APIStatusError) as caught:
-        chat(fake.url, **more)
-    return caught.value
-
-
-# completions
 
 
 def test_a_plain_completion_ends_in_its_verdict(fake: Fake) -> None:
@@ -223,9 +158,6 @@ def test_what_the_endpoint_does_not_know_is_refused(fake: Fake) -> None:
     assert [model.id for model in models.data] == ["judge"]
 
 
-# embeddings
-
-
 def test_embeddings_are_alike_in_base64_and_in_floats(fake: Fake) -> None:
     async def use(client: AsyncOpenAI) -> tuple[list[list[float]], list[float]]:
         texts = ["red apples are sweet", "red apples are sour", "a train to Basel"]
@@ -249,174 +181,6 @@ def dot(one: list[float], other: list[float]) -> float:
 def test_empty_input_is_refused(fake: Fake) -> None:
     with pytest.raises(openai.BadRequestError):
         call(fake.url, lambda client: client.embeddings.create(model="e", input=["a", ""]))
-
-
-# misbehaviours
-
-
-@pytest.mark.parametrize(
-    ("name", "expected", "code"),
-    [
-        ("rate_limited", openai.RateLimitError, "rate_limit_exceeded"),
-        ("rate_limited_ms", openai.RateLimitError, "rate_limit_exceeded"),
-        ("rate_limited_date", openai.RateLimitError, "rate_limit_exceeded"),
-        ("rate_limited_bare", openai.RateLimitError, "rate_limit_exceeded"),
-        ("insufficient_quota", openai.RateLimitError, "insufficient_quota"),
-        ("server_error", openai.InternalServerError, None),
-        ("overloaded", openai.InternalServerError, None),
-        ("bad_gateway", openai.InternalServerError, None),
-        ("bad_request", openai.BadRequestError, "invalid_value"),
-        ("unauthorized", openai.AuthenticationError, "invalid_api_key"),
-        ("forbidden", openai.PermissionDeniedError, "unsupported_country_region_territory"),
-        ("not_found", openai.NotFoundError, "model_not_found"),
-        ("too_long", openai.BadRequestError, "context_length_exceeded"),
-        ("content_filter_error", openai.BadRequestError, "content_filter"),
-    ],
-)
-def test_an_error_is_raised_as_its_class_with_its_code(
-    fake: Fake, name: str, expected: type[Exception], code: str | None
-) -> None:
-    error = refused(fake, name)
-    assert type(error) is expected
-    assert error.code == code
-    assert chat(fake.url).choices  # and only the first was to misbehave
-
-
-def test_a_rate_limit_tells_when_to_come_back_in_three_ways_or_not(fake: Fake) -> None:
-    fake.set(retry_after=7)
-    named = ("rate_limited", "rate_limited_ms", "rate_limited_date", "rate_limited_bare")
-    told = [refused(fake, name).response.headers for name in named]
-    assert [each.get("retry-after") for each in told[:2]] == ["7", None]
-    assert told[1]["retry-after-ms"] == "7000"
-    assert told[2]["retry-after"].endswith(" GMT")
-    assert not [header for header in told[3] if header.startswith("retry-after")]
-
-
-def test_a_bad_gateway_is_a_page_of_html(fake: Fake) -> None:
-    assert "<html>" in refused(fake, "bad_gateway").response.text
-
-
-@pytest.mark.parametrize(
-    ("name", "more", "param"),
-    [
-        ("unsupported_schema", {"response_format": SCHEMA}, "response_format"),
-        ("unsupported_json", {"response_format": {"type": "json_object"}}, "response_format"),
-        ("unsupported_parameter", {"max_completion_tokens": 99}, "max_completion_tokens"),
-        ("unsupported_parameter", {"prompt_cache_key": "a"}, "prompt_cache_key"),
-        ("unsupported_parameter", {"logprobs": True}, "logprobs"),
-    ],
-)
-def test_what_is_unsupported_is_refused_only_when_asked_for(
-    fake: Fake, name: str, more: dict[str, Any], param: str
-) -> None:
-    error = refused(fake, name, **more)
-    assert (error.status_code, error.param) == (400, param)
-    fake.set(first=[name])
-    assert chat(fake.url).choices
-
-
-@pytest.mark.parametrize("name", ["reset", "reset_midway"])
-def test_a_reset_is_a_connection_error(fake: Fake, name: str) -> None:
-    fake.set(first=[name])
-    with pytest.raises(openai.APIConnectionError) as caught:
-        chat(fake.url)
-    assert isinstance(caught.value.__cause__, httpx2.ReadError)
-
-
-@pytest.mark.parametrize("name", ["hang", "slow_first_byte", "drip"])
-def test_who_does_not_wait_sees_a_timeout(fake: Fake, name: str) -> None:
-    fake.set(first=[name], slow_seconds=30, drip_seconds=600)
-    with pytest.raises(openai.APITimeoutError):
-        chat(fake.url, timeout=0.2)
-
-
-@pytest.mark.parametrize("name", ["slow_first_byte", "drip"])
-def test_who_waits_gets_the_whole(fake: Fake, name: str) -> None:
-    fake.set(first=[name], slow_seconds=0.1, drip_seconds=0.1)
-    assert content(chat(fake.url)).endswith("verdict: pass")
-
-
-def test_half_a_body_is_no_json(fake: Fake) -> None:
-    fake.set(first=["half_json"])
-    with pytest.raises(json.JSONDecodeError):
-        chat(fake.url)
-
-
-@pytest.mark.parametrize("name", ["prose", "fenced", "half_content", "endless", "length", "content_filter"])
-def test_content_that_is_no_json_fails_to_parse(fake: Fake, name: str) -> None:
-    fake.set(first=[name])
-    completion = chat(fake.url, response_format=SCHEMA)
-    with pytest.raises(json.JSONDecodeError):
-        json.loads(content(completion))
-    finish = {"length": "length", "content_filter": "content_filter"}.get(name, "stop")
-    assert completion.choices[0].finish_reason == finish
-    assert (len(content(completion)) >= 4_000_000) is (name == "endless")
-
-
-def test_json_may_say_something_else(fake: Fake) -> None:
-    fake.set(first=["wrong_fields", "wrong_verdict"])
-    fields, verdict = (json.loads(content(chat(fake.url, response_format=SCHEMA))) for _ in range(2))
-    assert "verdict" not in fields
-    assert verdict["verdict"] == "maybe"
-
-
-def test_a_completion_may_lack_what_others_have(fake: Fake) -> None:
-    fake.set(first=["empty_choices", "null_content", "refusal", "wrong_model", "no_usage"])
-    empty, null, refusal, other, unpriced = (chat(fake.url) for _ in range(5))
-    assert empty.choices == []
-    assert (null.choices[0].message.content, null.choices[0].message.refusal) == (None, None)
-    assert refusal.choices[0].message.refusal
-    assert not other.model.startswith("judge")
-    assert unpriced.usage is None
-
-
-def test_a_request_may_misbehave_by_its_text(fake: Fake) -> None:
-    fake.set(when={"second": "overloaded"})
-    assert chat(fake.url, "first").choices
-    with pytest.raises(openai.InternalServerError):
-        chat(fake.url, "second")
-    fake.set(when=lambda asked: "bad_request" if len(asked.text) > 5 else None)
-    assert chat(fake.url, "short").choices
-    with pytest.raises(openai.BadRequestError):
-        chat(fake.url, "longer")
-
-
-def test_every_misbehaviour_is_tested_here() -> None:
-    text = Path(__file__).read_text()
-    assert [name for name in misbehaviours.NAMES if f'"{name}"' not in text] == []
-
-
-def test_a_misbehaviour_nobody_knows_is_refused(fake: Fake) -> None:
-    for wrong in ({"mix": {"sulk": 0.1}}, {"first": ["sulk"]}, {"when": {"a": "sulk"}}, {"mix": {"reset": 1.1}}):
-        with pytest.raises(ValueError, match=r"sulk|more than 1"):
-            fake.set(**wrong)
-
-
-def chosen(texts: list[str], **plan: Any) -> dict[str, list[str | None]]:
-    """Return what each text meets at each of its attempts."""
-    chooser = Chooser(**{"mix": even_mix(0.5, ["reset", "prose"]), "first": (), "when": {}, **plan})
-    met: dict[str, list[str | None]] = {text: [] for text in texts}
-    for text in texts:
-        met[text].append(chooser.choose(Asked({"messages": [{"role": "user", "content": text}]})))
-    return met
-
-
-def test_what_a_prompt_meets_does_not_depend_on_the_order_of_requests() -> None:
-    texts = [f"item {number}" for number in range(400)] * 2
-    assert chosen(texts) == chosen(texts[::-1])
-    assert chosen(texts) != chosen(texts, seed=1)
-
-
-def test_shares_are_kept_and_prompts_spared() -> None:
-    texts = [f"item {number}" for number in range(4000)]
-    met = [name for names in chosen(texts).values() for name in names]
-    assert met.count("reset") == pytest.approx(1000, abs=120)
-    assert met.count("prose") == pytest.approx(1000, abs=120)
-    again = chosen(texts * 2, at_most=1)
-    assert {name for names in again.values() for name in names[1:]} == {None}
-
-
-# counting
 
 
 def test_calls_in_flight_are_counted(fake: Fake) -> None:
@@ -474,104 +238,6 @@ def test_limits_may_only_be_counted(fake: Fake) -> None:
 
     call(fake.url, use)
     assert fake.violations == {"in_flight": 2, "tokens": 2}
-
-
-# batches
-
-
-def lines_of(texts: list[str]) -> bytes:
-    """Return an input file."""
-    bodies = [{"model": "judge", "messages": [{"role": "user", "content": text}]} for text in texts]
-    return b"".join(
-        json.dumps(
-            {"custom_id": f"line {number}", "method": "POST", "url": "/v1/chat/completions", "body": body}
-        ).encode()
-        + b"\n"
-        for number, body in enumerate(bodies)
-    )
-
-
-async def begin(client: AsyncOpenAI, content: bytes) -> Batch:
-    """Upload a file and begin a batch."""
-    file = await client.files.create(file=("input.jsonl", content), purpose="batch")
-    assert (file.bytes, file.purpose) == (len(content), "batch")
-    return await client.batches.create(
-        input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h", metadata={"a": "b"}
-    )
-
-
-async def finished(client: AsyncOpenAI, batch: Batch) -> tuple[list[str], Batch]:
-    """Poll a batch to its end; return the states it went through, and the batch."""
-    states = [batch.status]
-    while batch.status not in ("completed", "failed", "expired", "cancelled"):
-        batch = await client.batches.retrieve(batch.id)
-        states.append(batch.status)
-    return list(states), batch
-
-
-async def results(client: AsyncOpenAI, file_id: str | None) -> dict[str, Any]:
-    """Return the lines of an output or error file by custom_id."""
-    if file_id is None:
-        return {}
-    text = (await client.files.content(file_id)).text
-    return {line["custom_id"]: line for line in map(json.loads, text.splitlines())}
-
-
-Outcome = tuple[list[str], Batch, dict[str, Any], dict[str, Any]]
-
-
-def run_batch(fake: Fake, content: bytes, cancel: bool = False) -> Outcome:
-    """Run a batch to its end; return its states, itself, its output and its errors."""
-
-    async def use(client: AsyncOpenAI) -> Outcome:
-        batch = await begin(client, content)
-        if cancel:
-            await client.batches.retrieve(batch.id)
-            batch = await client.batches.cancel(batch.id)
-        states, batch = await finished(client, batch)
-        return states, batch, await results(client, batch.output_file_id), await results(client, batch.error_file_id)
-
-    return call(fake.url, use)
-
-
-def test_a_batch_goes_from_file_to_output(fake: Fake) -> None:
-    fake.set(when={"item 2": "server_error"})
-    states, batch, output, errors = run_batch(fake, lines_of([f"item {number}" for number in range(4)]))
-    assert states == ["validating", "in_progress", "finalizing", "completed"]
-    assert batch.request_counts is not None
-    assert (batch.request_counts.completed, batch.request_counts.failed) == (3, 1)
-    assert set(output) == {"line 0", "line 1", "line 3"}
-    assert output["line 0"]["response"]["body"]["choices"][0]["message"]["content"].endswith("verdict: pass")
-    assert errors["line 2"]["response"]["status_code"] == 500
-
-
-def test_a_batch_expires_with_part_of_its_output(fake: Fake) -> None:
-    fake.set(batch_expires_after=3)
-    states, _, output, errors = run_batch(fake, lines_of([f"item {number}" for number in range(5)]))
-    assert states[-1] == "expired"
-    assert set(output) == {"line 0", "line 1", "line 2"}
-    assert {line["error"]["code"] for line in errors.values()} == {"batch_expired"}
-
-
-def test_a_cancelled_batch_keeps_what_was_done(fake: Fake) -> None:
-    states, _, output, errors = run_batch(fake, lines_of(["a", "b", "c", "d"]), cancel=True)
-    assert states == ["cancelling", "cancelled"]
-    assert (set(output), set(errors)) == ({"line 0", "line 1"}, {"line 2", "line 3"})
-
-
-def test_a_batch_of_wrong_lines_fails(fake: Fake) -> None:
-    twice = lines_of(["a"]) * 2
-    for content, code in [(twice, "duplicate_custom_id"), (b"{", "invalid_json_line"), (b"", "empty_file")]:
-        states, batch, _, _ = run_batch(fake, content)
-        assert states == ["validating", "failed"]
-        assert batch.errors is not None
-        assert batch.errors.data is not None
-        assert [error.code for error in batch.errors.data] == [code]
-    fake.set(batch_fails="too many tokens are enqueued")
-    assert run_batch(fake, lines_of(["a"]))[0][-1] == "failed"
-
-
-# the process
 
 
 def test_the_process_is_steered_and_read_over_http() -> None:
