@@ -53,6 +53,8 @@ PROVIDERS = [
       blocked_until timestamptz,
       blocked_reason text,
       blocked_detail text,
+      refusals integer not null default 0,
+      saving_until timestamptz,
       constraint _provider_states_pkey primary key (provider),
       constraint provider_state_provider foreign key (provider) references flywheel.providers on delete cascade
     ) with (fillfactor = 50)
@@ -81,6 +83,7 @@ MONEY = [
       started_on date not null,
       spent_usd double precision not null default 0,
       reserved_usd double precision not null default 0,
+      refused_usd double precision,
       constraint _budget_periods_pkey primary key (budget_id, started_on),
       constraint budget_period_budget foreign key (budget_id) references flywheel.budgets on delete cascade
     ) with (fillfactor = 50)
@@ -88,21 +91,21 @@ MONEY = [
     """
     create table flywheel._reservations (
       call_id uuid not null,
-      fence uuid not null,
+      fence uuid,
       worker_id uuid not null,
-      version_id uuid not null,
+      version_id uuid,
       provider text not null,
-      project text not null,
+      vote smallint not null,
       request_hash text not null,
       tokens integer not null,
       usd double precision,
       budget_ids uuid[] not null,
-      reserved_on date not null,
+      call jsonb not null,
       reserved_at timestamptz not null default clock_timestamp(),
       constraint _reservations_pkey primary key (call_id)
-    )
+    ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0)
     """,
-    "create index _reservations_provider on flywheel._reservations (provider)",
+    "create index _reservations_provider on flywheel._reservations (provider, reserved_at)",
     "create index _reservations_request_hash on flywheel._reservations (request_hash)",
     """
     create table flywheel.calls (
@@ -607,6 +610,8 @@ COLUMN_COMMENTS = {
         "blocked_until": "No calls before; null = none were refused lately.",
         "blocked_reason": "rate_limited, quota_exhausted or unauthorized.",
         "blocked_detail": "What the endpoint said.",
+        "refusals": "Refusals in a row that named no time to wait; each doubles the next block.",
+        "saving_until": "Until then small calls leave tokens for one larger than the bucket; null = none waits.",
     },
     "budgets": {
         "budget_id": "Id of the budget.",
@@ -621,20 +626,21 @@ COLUMN_COMMENTS = {
         "started_on": "First day of the period.",
         "spent_usd": "What settled calls cost.",
         "reserved_usd": "What calls on their way may cost.",
+        "refused_usd": "Cost of the smallest call refused in it; null = none was.",
     },
     "_reservations": {
         "call_id": "The call.",
-        "fence": "Claim of the job it is made for.",
-        "worker_id": "The worker that makes it.",
-        "version_id": "The judge version.",
+        "fence": "Claim of the job it is made for; null = a test from the terminal.",
+        "worker_id": "Who makes it.",
+        "version_id": "The judge version; null for a definition under test.",
         "provider": "The provider.",
-        "project": "Project of the span.",
+        "vote": "1, 2 ...: which of several votes.",
         "request_hash": "What is asked.",
         "tokens": "Tokens set aside.",
         "usd": "Dollars set aside; null = the price is unknown.",
         "budget_ids": "The budgets they were taken from.",
-        "reserved_on": "UTC day of the reservation.",
-        "reserved_at": "When.",
+        "call": "The call as the worker announced it.",
+        "reserved_at": "When; its UTC day and month say which periods of the budgets pay.",
     },
     "calls": {
         "call_id": "Id of the call.",
