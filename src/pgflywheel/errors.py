@@ -128,6 +128,30 @@ class SpanNotFound(FlywheelError):
     sqlstate = "WF010"
 
 
+class LabelRefused(FlywheelError):
+    """A label or a claim of one is not allowed."""
+
+    sqlstate = "WF011"
+
+
+class ExampleNotFound(FlywheelError):
+    """No example has this id."""
+
+    sqlstate = "WF012"
+
+
+class ProviderNotFound(FlywheelError):
+    """No provider has this name."""
+
+    sqlstate = "WF013"
+
+
+class TestSplitRead(FlywheelError):
+    """The test split was read by this judge version before."""
+
+    sqlstate = "WF014"
+
+
 class Later(Exception):
     """Raise it in a check of the judge lane to be asked again after a time; it costs no attempt.
 
