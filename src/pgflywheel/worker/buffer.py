@@ -1,13 +1,15 @@
-"""Answers of the judge lane, gathered for some milliseconds and written many at a time."""
+"""What the judge lane has to write, gathered for some milliseconds and written many at a time."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import random
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from typing import Generic, Protocol, TypeVar
 from uuid import UUID
 
 from pgflywheel.db import queue, wire
@@ -24,24 +26,26 @@ AGAIN_SECONDS = 2.0
 UNWRITABLE = "its answer cannot be stored: "
 
 
-@dataclass(frozen=True, slots=True)
-class Done:
-    """The end of one call; without a version its span has no score to get."""
+class Entry(Protocol):
+    """What can be buffered: the claim it ends, if any, and whose that is."""
 
-    worker_id: UUID
-    fence: UUID
-    version_id: UUID | None = None
-    key: wire.Array | None = None
-    answer: Answer | None = None
+    @property
+    def worker_id(self) -> UUID: ...
+
+    @property
+    def fence(self) -> UUID | None: ...
+
+
+Item = TypeVar("Item", bound=Entry)
 
 
 @dataclass
-class Buffer:
+class Buffer(ABC, Generic[Item]):
     """Write what is added, until closed and empty."""
 
     site: Site
-    items: list[Done] = field(default_factory=list)
-    writing: list[Done] = field(default_factory=list)
+    items: list[Item] = field(default_factory=list)
+    writing: list[Item] = field(default_factory=list)
     filled: asyncio.Event = field(default_factory=asyncio.Event)
     closed: bool = False
 
@@ -50,12 +54,12 @@ class Buffer:
 
     @property
     def fences(self) -> set[UUID]:
-        """Return the claims whose answers are here."""
-        return {done.fence for done in (*self.items, *self.writing)}
+        """Return the claims that what is here ends."""
+        return {item.fence for item in (*self.items, *self.writing) if item.fence}
 
-    def add(self, done: Done) -> None:
-        """Take an answer."""
-        self.items.append(done)
+    def add(self, item: Item) -> None:
+        """Take something to write."""
+        self.items.append(item)
         self.filled.set()
 
     def close(self) -> None:
@@ -75,35 +79,69 @@ class Buffer:
                 await self._write_surely(self.writing)
                 self.writing = []
 
-    async def _write_surely(self, items: list[Done]) -> None:
-        """Write answers that were paid for: wait for a database that is away; the fences say if it was too long."""
+    async def _write_surely(self, items: list[Item]) -> None:
+        """Write what was paid for: wait for a database that is away; the fences say if it was too long."""
         while True:
             try:
-                for worker_id in {done.worker_id for done in items}:
-                    await self._write(worker_id, [done for done in items if done.worker_id == worker_id])
+                for worker_id in {item.worker_id for item in items}:
+                    await self.write(worker_id, [item for item in items if item.worker_id == worker_id])
                 break
             except FlywheelError as error:
                 if fault_of(error) is None:
                     log.warning("answers cannot be written yet", extra={"answers": len(items), "error": error.message})
                     await asyncio.sleep(AGAIN_SECONDS * random.uniform(0.5, 1))
                 elif len(items) > 1:
-                    for done in items:
-                        await self._write_surely([done])
+                    for item in items:
+                        await self._write_surely([item])
                     break
                 else:
                     await self._write_without(items[0], error)
                     break
-        self.site.put_down([done.fence for done in items])
+        self.site.put_down([item.fence for item in items if item.fence])
 
-    async def _write_without(self, done: Done, error: FlywheelError) -> None:
-        """Write why an answer cannot be stored; put the call off when not even that can be."""
-        if done.answer and done.answer.detail and done.answer.detail.startswith(UNWRITABLE):
-            await queue.retry(self.site.database, done.worker_id, [done.fence], AGAIN_SECONDS, "raised", error.message)
-            return
-        answer = unscored("raised", f"{UNWRITABLE}{error.message}")
-        await self._write_surely([replace(done, answer=answer)])
+    async def _write_without(self, item: Item, error: FlywheelError) -> None:
+        """Write why an answer cannot be stored; put its claim off when not even that can be."""
+        if instead := self.instead(item, f"{UNWRITABLE}{error.message}"):
+            await self._write_surely([instead])
+        elif item.fence:
+            fences = [item.fence]
+            await queue.retry(self.site.database, item.worker_id, fences, AGAIN_SECONDS, "raised", error.message)
 
-    async def _write(self, worker_id: UUID, items: list[Done]) -> None:
+    @abstractmethod
+    async def write(self, worker_id: UUID, items: list[Item]) -> None:
+        """Write everything that a worker claimed, or nothing of it."""
+
+    @abstractmethod
+    def instead(self, item: Item, why: str) -> Item | None:
+        """Return what is written for an answer that cannot be; None when it was that already."""
+
+    def count(self, written: int, void: int, scores: int) -> None:
+        """Count what was written."""
+        metrics = self.site.metrics
+        metrics.jobs.labels("judge", "completed").inc(written)
+        metrics.spans.labels("judge").inc(written)
+        metrics.scores.labels("judge").inc(scores)
+        if void:
+            metrics.void.labels("judge").inc(void)
+            log.warning("the lease was lost; answers were not written", extra={"answers": void})
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The end of one call; without a version its span has no score to get."""
+
+    worker_id: UUID
+    fence: UUID
+    version_id: UUID | None = None
+    key: wire.Array | None = None
+    answer: Answer | None = None
+
+
+class AnswerBuffer(Buffer[Done]):
+    """Answers of checks, and the ends of claims that get none."""
+
+    async def write(self, worker_id: UUID, items: list[Done]) -> None:
+        """Write answers and end their claims, in one transaction."""
         began = datetime.now(UTC)
         async with self.site.database.transaction() as db:
             await queue.limit_transaction(db, self.site.options.batch_seconds)
@@ -124,16 +162,13 @@ class Buffer:
                     started_at=began,
                     outcome="completed",
                 )
-        self._count(len(ours), len(items) - len(ours), scores)
+        self.count(len(ours), len(items) - len(ours), scores)
 
-    def _count(self, written: int, void: int, scores: int) -> None:
-        metrics = self.site.metrics
-        metrics.jobs.labels("judge", "completed").inc(written)
-        metrics.spans.labels("judge").inc(written)
-        metrics.scores.labels("judge").inc(scores)
-        if void:
-            metrics.void.labels("judge").inc(void)
-            log.warning("the lease was lost; answers were not written", extra={"answers": void})
+    def instead(self, item: Done, why: str) -> Done | None:
+        """Return the reason in place of an answer."""
+        if item.answer and item.answer.detail and item.answer.detail.startswith(UNWRITABLE):
+            return None
+        return replace(item, answer=unscored("raised", why))
 
 
 async def write_answers(db: Database, version_id: UUID, items: Iterable[Done]) -> int:

@@ -20,8 +20,9 @@ from pgflywheel.db import queue
 from pgflywheel.db.connect import open_database
 from pgflywheel.db.version import require_current
 from pgflywheel.errors import FlywheelError, Unreachable
-from pgflywheel.worker.buffer import Buffer
+from pgflywheel.worker.buffer import AnswerBuffer
 from pgflywheel.worker.bulk import Bulk
+from pgflywheel.worker.callable_calls import CallableCalls
 from pgflywheel.worker.callables import Check
 from pgflywheel.worker.health import Pages, serving
 from pgflywheel.worker.judge import Judge
@@ -59,15 +60,21 @@ class Worker:
         self.site = site
         self.wakes = {name: asyncio.Event() for name in site.options.lanes}
         self.bell = Doorbell(dsn, site.database, self.wakes)
-        self.buffer = Buffer(site)
+        self.answers = AnswerBuffer(site)
         self.lanes = [self._lane(name) for name in site.options.lanes]
         self.interrupted = False
         self.hurry = asyncio.Event()
 
     def _lane(self, name: str) -> Lane:
         wake = self.wakes[name]
-        work = Bulk(self.site, wake.set) if name == "bulk" else Judge(self.site, wake.set, self.buffer)
-        return Lane(name, self.site, self.bell, wake, work)
+        return Lane(
+            name, self.site, self.bell, wake, Bulk(self.site, wake.set) if name == "bulk" else self._judge(wake)
+        )
+
+    def _judge(self, wake: asyncio.Event) -> Judge:
+        hands = asyncio.Semaphore(self.site.options.concurrency)
+        kinds = {"python": CallableCalls(self.site, hands, self.answers)}
+        return Judge(self.site, wake.set, kinds, self.answers, [self.answers])
 
     def stop(self) -> None:
         """Claim nothing more, finish what is in hand, and leave."""
@@ -112,7 +119,7 @@ class Worker:
 
     async def _in_front(self) -> None:
         """Run the lanes to their end, then write what is buffered; both only as long as the grace period."""
-        writing = asyncio.create_task(self.buffer.run())
+        writing = asyncio.create_task(self.answers.run())
         lanes = [asyncio.create_task(lane.run()) for lane in self.lanes]
         stopping = asyncio.create_task(self.site.stopping.wait())
         await asyncio.wait([stopping, writing, *lanes], return_when=asyncio.FIRST_COMPLETED)
@@ -120,7 +127,7 @@ class Worker:
         ends = monotonic() + self.site.options.grace_seconds
         try:
             await self._end(lanes, ends)
-            self.buffer.close()
+            self.answers.close()
             await self._end([writing], ends)
         finally:
             for task in (stopping, writing, *lanes):

@@ -1,0 +1,68 @@
+"""Spans of the judge lane on their way to a verdict."""
+
+from __future__ import annotations
+
+import logging
+import random
+from dataclasses import dataclass
+from typing import Any, Protocol
+from uuid import UUID
+
+from pgflywheel.db import queue
+from pgflywheel.db.queue import Version
+from pgflywheel.records import Claimed
+from pgflywheel.worker.batch import Batch
+from pgflywheel.worker.faults import Fault
+from pgflywheel.worker.site import Site
+
+log = logging.getLogger(__name__)
+FIRST_DELAY_SECONDS, LAST_DELAY_SECONDS = 1.0, 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One span that waits for a free hand; ``calls`` is how many hands it takes."""
+
+    worker_id: UUID
+    job: Claimed
+    version: Version
+    span_id: UUID
+    subject: Any
+    calls: int = 1
+
+
+class Kind(Protocol):
+    """How versions of one kind judge in this lane."""
+
+    ahead: int
+    """How many to start beyond the free hands, because each does something else before it needs one."""
+
+    async def read(self, batch: Batch, version: Version) -> list[Ask]:
+        """Read claimed spans; those the version does not mean are left out."""
+
+    async def answer(self, ask: Ask) -> None:
+        """Judge a span: buffer its answer, or put it off."""
+
+
+async def put_off(site: Site, ask: Ask, seconds: float, fault: Fault, *, costs: bool = True) -> None:
+    """Let a span be claimed again after a time."""
+    fences = [ask.job.fence]
+    await queue.retry(site.database, ask.worker_id, fences, seconds, fault.reason, fault.detail, costs=costs)
+    site.metrics.jobs.labels("judge", "retried").inc()
+    log.info(
+        "a call is put off",
+        extra={
+            "validator": ask.version.validator,
+            "span": str(ask.span_id),
+            "job": str(ask.job.job_id),
+            "seconds": round(seconds, 3),
+            "reason": fault.reason,
+            "detail": fault.detail,
+        },
+    )
+    site.put_down(fences)
+
+
+def delay_seconds(attempt: int) -> float:
+    """Return the wait before the next attempt: doubling, with jitter so that calls do not come back together."""
+    return min(LAST_DELAY_SECONDS, FIRST_DELAY_SECONDS * 2.0 ** (attempt - 1)) * random.uniform(0.5, 1.0)
