@@ -408,15 +408,18 @@ EXAMPLES = [
       provider text,
       dimensions integer not null,
       parameters jsonb not null default '{}',
+      span_permille integer not null default 0,
       status text not null default 'filling',
       created_at timestamptz not null default now(),
       changed_at timestamptz not null default now(),
+      checked_at timestamptz not null default now(),
       constraint embedders_pkey primary key (embedder_id),
       constraint embedder_name_is_unique unique (name),
       constraint embedder_kind_is_known check (kind in ('hashing', 'openai', 'sentence_transformers')),
       constraint embedder_provider foreign key (provider) references flywheel.providers,
       constraint openai_embedder_has_provider check ((kind = 'openai') = (provider is not null)),
       constraint embedder_dimensions_fit check (dimensions between 8 and 4000),
+      constraint embedder_sample_is_permille check (span_permille between 0 and 1000),
       constraint embedder_status_is_known check (status in ('filling', 'serving', 'retired'))
     )
     """,
@@ -836,10 +839,12 @@ COLUMN_COMMENTS = {
         "model": "Model name or directory; null for hashing.",
         "provider": "Provider of kind openai.",
         "dimensions": "Length of its vectors.",
-        "parameters": "Further parameters of its kind.",
+        "parameters": "Further parameters of its kind; switch = true: it serves as soon as it is complete.",
+        "span_permille": "Traces of a thousand whose spans are embedded, too; 0 = none.",
         "status": "serving, filling (vectors are being made) or retired.",
         "created_at": "When it was added.",
         "changed_at": "When its status last changed.",
+        "checked_at": "When it was last looked for texts without a vector.",
     },
     "_example_embeddings": {
         "example_id": "The example.",
@@ -922,7 +927,6 @@ SETTINGS = {
     "reviews_wanted": (1, "Reviewers for one span, unless a draw says otherwise."),
     "call_cache_days": (7, "Days in which the same request to the same judge is answered from calls."),
     "index_examples_from": (2000, "Servable examples of one question from which they get an index of their own."),
-    "embed_span_permille": (1, "Spans of a thousand that are embedded; needs embed_spans."),
     "quota_probe_seconds": (600, "Seconds between attempts when a provider says that its quota is used up."),
 }
 
