@@ -105,11 +105,13 @@ as $function$
              input_tokens integer, cached_tokens integer, output_tokens integer, cost_usd double precision, votes smallint, shots uuid[],
              request_hash text, degraded text)
         on conflict do nothing
-    returning 1
+    returning scores.version_id, scores.span_id, scores.revision, scores.started_at, scores.confidence
   )
-  select count(*)::integer from written
+  select coalesce(sum(scores), 0)::integer
+    from (select count(*) as scores, flywheel._hand_on(version_id, array_agg(span_id), array_agg(revision), array_agg(started_at), array_agg(confidence))
+            from written group by version_id) as by_version
 $function$;
-comment on function flywheel._write_judgements is 'Internal: write what a judge said of some spans; returns how many scores were new.';
+comment on function flywheel._write_judgements is 'Internal: write what a judge said of some spans, and hand on what it is not sure of; returns how many scores were new.';
 
 -- _end_judgements: the last act on claimed spans. A claim that was lost writes no score; what was paid for is settled
 -- all the same. Scores come before calls, as everybody locks them.
