@@ -192,7 +192,7 @@ as $function$
   returning running.fence, running.job_id, running.version_ids,
             cardinality(running.span_ids), running.attempt, running.origin
 $function$;
-comment on function flywheel._split is 'Internal: replace a running job by one for each version, or by its halves; new fences, same worker.';
+comment on function flywheel._split(uuid, uuid) is 'Internal: replace a running job by one for each version, or by its halves; new fences, same worker.';
 
 -- _bury: a job given up keeps its spans, so replay_dead() can queue it again.
 create or replace function flywheel._bury(worker_id uuid, fences uuid[], reason text, detail text) returns integer
