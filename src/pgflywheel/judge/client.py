@@ -1,0 +1,255 @@
+"""Calls to an endpoint that speaks the OpenAI API, with all retries left to the queue."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextvars import ContextVar
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, cast
+
+from pgflywheel.errors import UsageError
+from pgflywheel.judge.failures import CallFailed, connection_lost, failure_of, keyless, timed_out
+from pgflywheel.judge.reading import reply_of
+from pgflywheel.judge.records import Prompt, Provider, Reply
+
+if TYPE_CHECKING:
+    import httpx2
+    from openai import AsyncOpenAI
+
+CHAT = "/chat/completions"
+CONNECT_SECONDS = 10.0
+KEPT_ALIVE = 256
+MOST_OBJECT_BYTES = 1 << 20
+MOST_FILE_BYTES = 1 << 30
+_VECTOR_BYTES = 32 * 4096  # of one vector as JSON
+_most_bytes: ContextVar[int] = ContextVar("most_bytes", default=MOST_OBJECT_BYTES)
+
+
+class _TooLong(Exception):
+    """A response is longer than its call may read."""
+
+
+class Client:
+    """Make calls to one provider, over connections it keeps; for one event loop."""
+
+    def __init__(self, provider: Provider, environment: Mapping[str, str] | None = None) -> None:
+        self.provider = provider
+        self._environment = os.environ if environment is None else environment
+        self._made: AsyncOpenAI | None = None
+
+    async def __aenter__(self) -> Client:
+        """Return itself."""
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close its connections."""
+        await self.close()
+
+    async def complete(self, prompt: Prompt, time_limit_ms: float | None = None) -> Reply:
+        """Make a judge's call; CallFailed says what went wrong. A reply longer than it may be is a length stop."""
+        began = perf_counter()
+        try:
+            response = await self._send("POST", CHAT, prompt.body, prompt.most_reply_bytes, time_limit_ms)
+            return reply_of(_json(response), response.status_code, _since(began))
+        except _TooLong:
+            return Reply(None, finish_reason="length", latency_ms=_since(began))
+        except CallFailed as failure:
+            failure.latency_ms = _since(began)
+            raise
+
+    async def embed(self, texts: Sequence[str], model: str, dimensions: int | None = None) -> list[Sequence[float]]:
+        """Return a vector for each text, all of one length; ``dimensions`` is asked for unless None."""
+        request: dict[str, Any] = {"model": model, "input": list(texts), "encoding_format": "float"}
+        if dimensions is not None:
+            request["dimensions"] = dimensions
+        most = MOST_OBJECT_BYTES + len(texts) * _VECTOR_BYTES
+        return _vectors(await self._object("POST", "/embeddings", json.dumps(request).encode(), most), len(texts))
+
+    async def upload(self, name: str, content: bytes) -> str:
+        """Store a file of batch lines and return its id."""
+        files = {"file": (name, content, "application/jsonl")}
+        response = await self._send("POST", "/files", None, MOST_OBJECT_BYTES, files=files)
+        return _id(_json(response))
+
+    async def create_batch(self, file_id: str, metadata: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """Begin a batch of chat completions."""
+        request = {"input_file_id": file_id, "endpoint": f"/v1{CHAT}", "completion_window": "24h"}
+        body = json.dumps({**request, "metadata": dict(metadata or {})}).encode()
+        return await self._object("POST", "/batches", body)
+
+    async def batch(self, batch_id: str) -> dict[str, Any]:
+        """Return a batch as the endpoint tells it now."""
+        return await self._object("GET", f"/batches/{batch_id}")
+
+    async def cancel_batch(self, batch_id: str) -> dict[str, Any]:
+        """Ask to end a batch early."""
+        return await self._object("POST", f"/batches/{batch_id}/cancel", b"{}")
+
+    async def batches(self, most: int = 100) -> list[dict[str, Any]]:
+        """Return the newest batches, to find one whose id was lost."""
+        found = (await self._object("GET", f"/batches?limit={most}")).get("data")
+        return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
+
+    async def download(self, file_id: str) -> AsyncIterator[bytes]:
+        """Yield the lines of a file."""
+        response = await self._send("GET", f"/files/{file_id}/content", None, MOST_FILE_BYTES)
+        for line in response.content.splitlines():
+            if line.strip():
+                yield line
+
+    async def close(self) -> None:
+        """Close the connections."""
+        if self._made is not None:
+            made, self._made = self._made, None
+            await made.close()
+
+    async def _object(
+        self, method: str, path: str, body: bytes | None = None, most_bytes: int = MOST_OBJECT_BYTES
+    ) -> dict[str, Any]:
+        try:
+            payload = _json(await self._send(method, path, body, most_bytes))
+        except _TooLong as error:
+            raise failure_of(200, f"the reply is longer than {most_bytes} bytes", {}) from error
+        if not isinstance(payload, dict):
+            raise failure_of(200, "the reply is no JSON object", {})
+        return payload
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None,
+        most_bytes: int,
+        time_limit_ms: float | None = None,
+        files: Any = None,
+    ) -> httpx2.Response:
+        """Send a request within the time limit; CallFailed unless the status is good."""
+        client = self._client()
+        import httpx2
+        from openai import APIConnectionError, APIStatusError, APITimeoutError
+
+        _most_bytes.set(most_bytes)
+        limit_ms = min(self.provider.time_limit_ms, time_limit_ms or self.provider.time_limit_ms)
+        late = f"no whole reply within {limit_ms:g} ms"
+        try:
+            async with asyncio.timeout(limit_ms / 1000):
+                if method == "GET":
+                    return await client.get(path, cast_to=httpx2.Response)
+                options = _options(files)
+                return await client.post(path, cast_to=httpx2.Response, content=body, files=files, options=options)
+        except APIStatusError as error:
+            raise _failure(error.response) from error
+        except (TimeoutError, APITimeoutError) as error:
+            raise timed_out(late) from error
+        except APIConnectionError as error:
+            raise connection_lost(_cause(error)) from error
+
+    def _client(self) -> AsyncOpenAI:
+        if self._made is None:
+            self._made = _openai(self.provider, self._key())
+        return self._made
+
+    def _key(self) -> str | None:
+        variable = self.provider.key_variable
+        if variable is None:
+            return None
+        key = self._environment.get(variable, "").strip()
+        if not key:
+            raise keyless(variable)
+        return key
+
+
+def _openai(provider: Provider, key: str | None) -> AsyncOpenAI:
+    """Make the client: no retries, no redirects to where the prompt was not meant to go, bounded responses."""
+    try:
+        import httpx2
+        from openai import AsyncOpenAI, Omit
+    except ImportError as error:
+        raise UsageError("calling a model needs the package openai", hint="pip install 'pgflywheel[judge]'") from error
+    seconds = provider.time_limit_ms / 1000
+    timeout = httpx2.Timeout(seconds, connect=min(CONNECT_SECONDS, seconds))
+    limits = httpx2.Limits(max_connections=None, max_keepalive_connections=KEPT_ALIVE)
+    hooks = {"response": [_bound]}
+    http = httpx2.AsyncClient(
+        timeout=timeout, limits=limits, event_hooks=hooks, headers={"Accept-Encoding": "identity"}
+    )
+    headers: dict[str, Any] = {"Accept-Encoding": "identity"} | ({"Authorization": Omit()} if key is None else {})
+    return AsyncOpenAI(
+        api_key=key or "none",
+        base_url=provider.base_url,
+        http_client=http,
+        timeout=timeout,
+        max_retries=0,
+        default_headers=headers,
+    )
+
+
+async def _bound(response: httpx2.Response) -> None:
+    """Let no more be read of a response than its call asked for."""
+    import httpx2
+
+    stream, most = cast(httpx2.AsyncByteStream, response.stream), _most_bytes.get()
+
+    class Bounded(httpx2.AsyncByteStream):
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            left = most
+            async for chunk in stream:
+                left -= len(chunk)
+                if left < 0:
+                    raise _TooLong
+                yield chunk
+
+        async def aclose(self) -> None:
+            await stream.aclose()
+
+    response.stream = Bounded()
+
+
+def _options(files: Any) -> Any:
+    return {"headers": {"Content-Type": "multipart/form-data"}} if files else {}
+
+
+def _json(response: httpx2.Response) -> Any:
+    """Return a response's JSON; CallFailed when it is none."""
+    try:
+        return json.loads(response.content)
+    except (ValueError, RecursionError) as error:
+        raise failure_of(response.status_code, f"the reply is no JSON: {response.text[:200]}", {}) from error
+
+
+def _failure(response: httpx2.Response) -> CallFailed:
+    try:
+        body = json.loads(response.content)
+    except (ValueError, RecursionError):
+        body = response.text
+    return failure_of(response.status_code, body, response.headers)
+
+
+def _vectors(payload: Mapping[str, Any], wanted: int) -> list[Sequence[float]]:
+    data = payload.get("data")
+    rows = [each for each in data if isinstance(each, Mapping)] if isinstance(data, list) else []
+    rows.sort(key=lambda each: each.get("index", 0))
+    vectors = [each.get("embedding") for each in rows]
+    lengths = {len(each) if isinstance(each, list) else 0 for each in vectors}
+    if len(vectors) != wanted or len(lengths) > 1 or 0 in lengths:
+        raise failure_of(200, f"{len(vectors)} vectors of lengths {sorted(lengths)} came for {wanted} texts", {})
+    return cast(list[Sequence[float]], vectors)
+
+
+def _id(payload: Any) -> str:
+    if not isinstance(payload, dict) or not isinstance(payload.get("id"), str):
+        raise failure_of(200, "the reply names no id", {})
+    return cast(str, payload["id"])
+
+
+def _cause(error: BaseException) -> str:
+    """Return what lies under a connection error."""
+    cause = error.__cause__ or error
+    return f"{type(cause).__name__}: {cause}".rstrip(": ")
+
+
+def _since(began: float) -> float:
+    return (perf_counter() - began) * 1000

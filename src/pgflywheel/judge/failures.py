@@ -1,0 +1,166 @@
+"""Every way a call can fail, what it is called in flywheel.calls, and what is done about it: the one table."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, Literal
+
+from pgflywheel.judge.records import Outcome, storable
+
+Treatment = Literal["wait", "quota", "retry", "unauthorized", "too_long", "content_filter", "step_down", "dead"]
+MOST_WAIT_SECONDS = 3600.0
+MOST_DETAIL = 500
+
+# wait            no calls to the provider for the time it names, or a little while; costs no attempt
+# quota           no calls until a probe is answered; costs no attempt
+# retry           again after a growing delay; costs an attempt
+# unauthorized    no calls until released or ten minutes passed; costs no attempt
+# too_long        unscored, reason too_long
+# content_filter  unscored, reason content_filter
+# step_down       at once again without what was refused (see ladder.py); else dead
+# dead            buried at once, reason rejected
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A kind of failure: a status (None = any), and words of its code, type, parameter or message."""
+
+    status: range | None
+    words: str | None
+    outcome: Outcome
+    treatment: Treatment
+
+
+def _only(status: int) -> range:
+    return range(status, status + 1)
+
+
+ANY, BAD = None, range(400, 423)
+TABLE: tuple[Rule, ...] = (  # the first that fits
+    Rule(_only(402), None, "quota_exhausted", "quota"),
+    Rule(_only(429), r"insufficient_quota|billing|credit|exceeded your current quota", "quota_exhausted", "quota"),
+    Rule(_only(429), None, "rate_limited", "wait"),
+    Rule(_only(401), None, "rejected", "unauthorized"),
+    Rule(BAD, r"context_length_exceeded|maximum context|context length|too many tokens|prompt is too long",
+         "rejected", "too_long"),
+    Rule(_only(413), None, "rejected", "too_long"),
+    Rule(BAD, r"content_filter|content management policy|content policy", "content_filter", "content_filter"),
+    Rule(_only(403), None, "rejected", "unauthorized"),
+    Rule(_only(404), None, "rejected", "dead"),
+    Rule(BAD, r"response_format|json_schema|json_object|structured output|unsupported|not supported|unrecognized"
+              r"|unknown parameter|extra inputs|extra_forbidden|not permitted", "rejected", "step_down"),
+    Rule(_only(408), None, "timed_out", "retry"),
+    Rule(_only(409), None, "server_error", "retry"),
+    Rule(_only(425), None, "rate_limited", "wait"),
+    Rule(range(300, 500), None, "rejected", "dead"),
+    Rule(range(500, 600), None, "server_error", "retry"),
+    Rule(range(200, 300), None, "unreadable", "retry"),  # a body that is no reply of the API: half of it, or HTML
+)  # fmt: skip
+
+
+class CallFailed(Exception):
+    """A call brought no reply; ``retry_after_seconds`` is the time the endpoint named, None = it named none."""
+
+    def __init__(
+        self,
+        outcome: Outcome,
+        treatment: Treatment,
+        detail: str,
+        http_status: int | None = None,
+        retry_after_seconds: float | None = None,
+        code: str | None = None,
+        parameter: str | None = None,
+        latency_ms: float | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.outcome = outcome
+        self.treatment = treatment
+        self.detail = detail
+        self.http_status = http_status
+        self.retry_after_seconds = retry_after_seconds
+        self.code = code
+        self.parameter = parameter
+        self.latency_ms = latency_ms
+
+
+def timed_out(detail: str) -> CallFailed:
+    """Return the failure of a call that took longer than it may."""
+    return CallFailed("timed_out", "retry", detail)
+
+
+def connection_lost(detail: str) -> CallFailed:
+    """Return the failure of a call whose connection was refused, reset or closed."""
+    return CallFailed("connection_lost", "retry", detail)
+
+
+def keyless(variable: str) -> CallFailed:
+    """Return the failure of a call whose key is not in the environment."""
+    return CallFailed("rejected", "unauthorized", f"environment variable {variable} is not set, or empty")
+
+
+def failure_of(status: int, body: Any, headers: Mapping[str, str]) -> CallFailed:
+    """Classify a response by the table; ``body`` is its JSON, or its text when it is none."""
+    code, parameter, message = _said(body)
+    words = " ".join(filter(None, (code, parameter, message)))
+    rule = next(rule for rule in TABLE if _fits(rule, status, words))
+    return CallFailed(
+        rule.outcome,
+        rule.treatment,
+        f"HTTP {status}: {message}" if message else f"HTTP {status}",
+        status,
+        retry_after_seconds(headers),
+        code,
+        parameter,
+    )
+
+
+def retry_after_seconds(headers: Mapping[str, str]) -> float | None:
+    """Return how long the endpoint asks to wait: milliseconds, seconds or an HTTP date; None = it does not say."""
+    for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        seconds = _number(headers.get(name))
+        if seconds is not None:
+            return _bounded(seconds * unit)
+    try:
+        until = parsedate_to_datetime(headers.get("retry-after", ""))
+    except (TypeError, ValueError):
+        return None
+    until = until if until.tzinfo else until.replace(tzinfo=UTC)
+    return _bounded((until - datetime.now(UTC)).total_seconds())
+
+
+def _bounded(seconds: float) -> float:
+    return min(max(seconds, 0.0), MOST_WAIT_SECONDS)
+
+
+def _number(text: str | None) -> float | None:
+    return float(text) if text and re.fullmatch(r"\s*\d{1,12}(\.\d*)?\s*", text, re.ASCII) else None
+
+
+def _fits(rule: Rule, status: int, words: str) -> bool:
+    if rule.status is not None and status not in rule.status:
+        return False
+    return rule.words is None or re.search(rule.words, words, re.IGNORECASE) is not None
+
+
+def _said(body: Any) -> tuple[str | None, str | None, str]:
+    """Return code, parameter and message of an error, whichever of the usual shapes it has."""
+    error = body.get("error", body) if isinstance(body, Mapping) else body
+    if not isinstance(error, Mapping):
+        return None, None, _short(_visible(error))
+    code = " ".join(str(error[key]) for key in ("code", "type") if isinstance(error.get(key), str))
+    message = error.get("message") or error.get("detail") or ""
+    parameter = error.get("param")
+    return code or None, parameter if isinstance(parameter, str) else None, _short(str(message))
+
+
+def _visible(page: Any) -> str:
+    """Return the words of what may be a page of HTML."""
+    return re.sub(r"<[^<>]*>", " ", page[:10_000]) if isinstance(page, str) else "" if page is None else str(page)
+
+
+def _short(text: str) -> str:
+    return storable(" ".join(text[:10_000].split())[:MOST_DETAIL])

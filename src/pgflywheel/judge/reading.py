@@ -1,0 +1,66 @@
+"""From the JSON of a chat completion to a Reply."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pgflywheel.judge.failures import failure_of
+from pgflywheel.judge.parse import pass_probability
+from pgflywheel.judge.records import Reply, Usage
+
+_MOST_TOKENS = 2_000_000_000
+
+
+def reply_of(payload: Any, http_status: int, latency_ms: float) -> Reply:
+    """Return what a model said; CallFailed when the JSON is an error, or no completion at all."""
+    choices = payload.get("choices") if isinstance(payload, Mapping) else None
+    if not isinstance(choices, list):
+        raise _no_completion(payload, http_status)
+    first = choices[0] if choices and isinstance(choices[0], Mapping) else {}
+    message, logprobs = _part(first, "message"), _part(first, "logprobs")
+    return Reply(
+        text=_text(message.get("content")),
+        refusal=_text(message.get("refusal")),
+        finish_reason=_text(first.get("finish_reason")),
+        pass_probability=pass_probability(logprobs.get("content")),
+        model=_text(payload.get("model")),
+        usage=usage_of(payload.get("usage")),
+        http_status=http_status,
+        latency_ms=latency_ms,
+        choices=len(choices),
+    )
+
+
+def usage_of(usage: Any) -> Usage:
+    """Return the tokens a reply says it took; None for each it does not say."""
+    if not isinstance(usage, Mapping):
+        return Usage()
+    details = usage.get("prompt_tokens_details")
+    cached = details.get("cached_tokens") if isinstance(details, Mapping) else usage.get("prompt_cache_hit_tokens")
+    return Usage(_tokens(usage.get("prompt_tokens")), _tokens(cached), _tokens(usage.get("completion_tokens", 0)))
+
+
+def _no_completion(payload: Any, http_status: int) -> Exception:
+    """Classify a good status with a bad body; some proxies put an error with its status there."""
+    error = payload.get("error") if isinstance(payload, Mapping) else None
+    code = error.get("code") if isinstance(error, Mapping) else None
+    if error is not None:
+        return failure_of(code if isinstance(code, int) and 400 <= code < 600 else 500, payload, {})
+    return failure_of(http_status, "the reply is no chat completion", {})
+
+
+def _part(whole: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    part = whole.get(key)
+    return part if isinstance(part, Mapping) else {}
+
+
+def _text(content: Any) -> str | None:
+    """Return a text, also one that comes in parts."""
+    if isinstance(content, list):
+        return "".join(str(part.get("text") or "") for part in content if isinstance(part, Mapping))
+    return content if isinstance(content, str) else None
+
+
+def _tokens(count: Any) -> int | None:
+    return count if isinstance(count, int) and 0 <= count <= _MOST_TOKENS else None

@@ -1,0 +1,64 @@
+"""Templates of items: Jinja2 in its sandbox; every value it inserts is JSON that cannot break out."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from pgflywheel.errors import InvalidDefinition, UsageError
+from pgflywheel.judge.escape import as_data
+
+if TYPE_CHECKING:
+    from jinja2 import Environment, Template
+
+_UNESCAPED_FILTERS = ("safe", "xmlattr", "urlize", "pprint", "random")  # the last two differ from call to call
+
+
+class TemplateFailed(Exception):
+    """A template could not be rendered for an item."""
+
+
+@lru_cache(maxsize=1)
+def _environment() -> Environment:
+    try:
+        from jinja2 import StrictUndefined, Undefined
+        from jinja2.sandbox import ImmutableSandboxedEnvironment
+    except ImportError as error:
+        raise UsageError(
+            "a judge's template needs the package jinja2", hint="pip install 'pgflywheel[judge]'"
+        ) from error
+
+    def inserted(value: Any) -> str:
+        if isinstance(value, Undefined):
+            return str(value)  # raises: it is strict
+        return as_data(value)
+
+    environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, finalize=inserted, autoescape=False)
+    for name in _UNESCAPED_FILTERS:
+        environment.filters.pop(name, None)
+    environment.filters["tojson"] = lambda value: value  # what is inserted becomes JSON anyway
+    environment.globals.clear()
+    return environment
+
+
+@lru_cache(maxsize=256)
+def compiled(template: str, name: str) -> Template:
+    """Return the template of a judge, compiled; InvalidDefinition says where it is wrong."""
+    from jinja2 import TemplateSyntaxError
+
+    try:
+        return _environment().from_string(template)
+    except TemplateSyntaxError as error:
+        raise InvalidDefinition(
+            f"judge {name}: template is not valid: {error.message}", f"It is line {error.lineno} of the template."
+        ) from error
+
+
+def rendered(template: str, name: str, values: dict[str, Any]) -> str:
+    """Render a judge's template; TemplateFailed when it asks for what the item does not have."""
+    from jinja2 import TemplateError
+
+    try:
+        return compiled(template, name).render(values)
+    except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, RecursionError) as error:
+        raise TemplateFailed(f"{type(error).__name__}: {error}") from error
