@@ -31,20 +31,22 @@ create or replace view flywheel.current_scores as
   select scores.span_id, validators.name as validator, versions.version, scores.passed, scores.value, scores.critique,
          scores.unscored_reason, scores.unscored_detail, scores.annotator_kind, scores.scored_at, scores.started_at,
          scores.trace_id, scores.project, scores.revision, versions.severity,
-         spans.environment, spans.release, spans.node, spans.node_kind, spans.session_id
+         spans.environment, spans.release, spans.node, spans.node_kind, spans.session_id,
+         versions.kind in ('judge', 'neighbours') and coalesce(standings.provisional, true) as provisional
     from flywheel.spans                           -- first, so that a reader locks in the order in which writers and purge() do
     join flywheel.scores on (spans.span_id, spans.started_at, spans.revision) = (scores.span_id, scores.started_at, scores.revision)
     join flywheel.validator_versions as versions using (version_id)
     join flywheel.validators using (validator_id)
-   where versions.status <> 'shadow'
+    left join flywheel._standings as standings using (version_id)
+   where versions.status not in ('shadow', 'draft', 'approved')  -- a draft has scores where it was measured on labels
      and not exists (
        select from flywheel.validator_versions as newer
          join flywheel.scores as later_score on later_score.version_id = newer.version_id
-        where newer.validator_id = versions.validator_id and newer.version > versions.version and newer.status <> 'shadow'
+        where newer.validator_id = versions.validator_id and newer.version > versions.version and newer.status not in ('shadow', 'draft', 'approved')
           and newer.version > 1                   -- a first version replaces none: without second versions nothing is looked up
           and (later_score.span_id, later_score.revision, later_score.started_at) = (scores.span_id, scores.revision, scores.started_at));
 comment on view flywheel.current_scores is
-  'One row for each span and validator: what the newest version that judged it says of the span''s current revision. Shadows stand apart.';
+  'One row for each span and validator: what the newest version that judged it says of the span''s current revision. Shadows and drafts stand apart.';
 
 create or replace view flywheel.accounts as
   select validator, version, status, eligible, scored, unscored, queued, running, later, dead, missing,

@@ -49,6 +49,7 @@ begin
       ('flywheel.score_history', 'version_status', 'What that version is now; a shadow decides nothing.'),
       ('flywheel.current_scores', 'validator', 'Name of the validator.'),
       ('flywheel.current_scores', 'version', 'Which version of it judged.'),
+      ('flywheel.current_scores', 'provisional', 'Whether a judge said it that labels do not let decide yet; false for code.'),
       ('flywheel.accounts', 'validator', 'Name of the validator.'),
       ('flywheel.accounts', 'eligible', 'Spans it had, has or will have to judge.'),
       ('flywheel.accounts', 'scored', 'Those with a verdict.'),
@@ -78,6 +79,7 @@ begin
       ('flywheel_bi.scores', 'time', 'When the step began that was judged.'),
       ('flywheel_bi.scores', 'validator', 'Name of the validator.'),
       ('flywheel_bi.scores', 'version', 'Which version of it judged.'),
+      ('flywheel_bi.scores', 'provisional', 'Whether a judge said it that labels do not let decide yet; false for code.'),
       ('flywheel_bi.scores', 'pass', '1 = pass, 0 = fail, null = unscored; its average is the pass rate.')) as own(view, name, meaning)
   loop
     execute format('comment on column %s.%I is %L', said.view::regclass, said.name, said.meaning);
