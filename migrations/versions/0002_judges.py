@@ -95,6 +95,7 @@ MONEY = [
       worker_id uuid not null,
       version_id uuid,
       provider text not null,
+      purpose text not null,
       vote smallint not null,
       request_hash text not null,
       tokens integer not null,
@@ -105,7 +106,7 @@ MONEY = [
       constraint _reservations_pkey primary key (call_id)
     ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0)
     """,
-    "create index _reservations_provider on flywheel._reservations (provider, reserved_at)",
+    "create index _reservations_provider on flywheel._reservations (provider, reserved_at) where purpose <> 'batch'",
     "create index _reservations_request_hash on flywheel._reservations (request_hash)",
     """
     create table flywheel.calls (
@@ -150,13 +151,16 @@ MONEY = [
     create table flywheel._batches (
       batch_id uuid not null,
       provider text not null,
+      model text not null,
       remote_id text,
       status text not null default 'submitting',
-      lines integer not null,
+      lines integer not null default 0,
       answered integer not null default 0,
       detail text,
+      worker_id uuid,
       submitted_at timestamptz not null default now(),
       polled_at timestamptz,
+      next_poll_at timestamptz,
       closed_at timestamptz,
       constraint _batches_pkey primary key (batch_id),
       constraint batch_provider foreign key (provider) references flywheel.providers,
@@ -172,17 +176,22 @@ MONEY = [
       span_id uuid not null,
       revision integer not null,
       started_at timestamptz not null,
+      vote smallint not null default 1,
       attempt smallint not null,
       origin text not null,
       request_hash text not null,
       rung text not null,
       shots uuid[],
       model text not null,
+      degraded text,
+      answer jsonb,
       constraint _batch_lines_pkey primary key (call_id),
       constraint batch_line_batch foreign key (batch_id) references flywheel._batches on delete cascade
     )
     """,
     "create index _batch_lines_version on flywheel._batch_lines (version_id, span_id)",
+    "create index _batch_lines_batch on flywheel._batch_lines (batch_id, version_id, span_id)",
+    "create index _batches_open on flywheel._batches (next_poll_at) where closed_at is null",
 ]
 
 LABELS = [
@@ -553,6 +562,7 @@ CHANGES = [
     """,
     "create index scores_shots on flywheel.scores using gin (shots) where shots is not null",
     "insert into flywheel._lanes (lane) values ('embed'), ('batch')",
+    "alter table flywheel._backfills add column lane text",
 ]
 
 TABLE_COMMENTS = {
@@ -637,6 +647,7 @@ COLUMN_COMMENTS = {
         "worker_id": "Who makes it.",
         "version_id": "The judge version; null for a definition under test.",
         "provider": "The provider.",
+        "purpose": "score, test or batch; lines of a batch take no place in flight.",
         "vote": "1, 2 ...: which of several votes.",
         "request_hash": "What is asked.",
         "tokens": "Tokens set aside.",
@@ -676,13 +687,16 @@ COLUMN_COMMENTS = {
     "_batches": {
         "batch_id": "Id of the batch.",
         "provider": "The provider.",
+        "model": "The model asked for.",
         "remote_id": "The endpoint's id of it.",
         "status": "As the endpoint says.",
         "lines": "Requests in it.",
         "answered": "Requests that came back.",
         "detail": "The error, where there was one.",
+        "worker_id": "The worker that hands it in or reads it now; null = none.",
         "submitted_at": "When it was made.",
         "polled_at": "When the endpoint was last asked.",
+        "next_poll_at": "When it is to be asked again.",
         "closed_at": "When everything in it was accounted for.",
     },
     "_batch_lines": {
@@ -692,12 +706,15 @@ COLUMN_COMMENTS = {
         "span_id": "The span.",
         "revision": "Revision of the span.",
         "started_at": "started_at of the span.",
+        "vote": "1, 2 ... of the votes on a span.",
         "attempt": "How often the span was tried.",
         "origin": "Why its job existed.",
         "request_hash": "What is asked.",
         "rung": "How the form of the reply is asked for.",
         "shots": "Examples shown, in order.",
         "model": "The model asked for.",
+        "degraded": "What a budget made smaller; null = nothing.",
+        "answer": "The end of the call, as in calls; null = it is not there yet.",
     },
     "labels": {
         "label_id": "Id of the label.",
@@ -905,6 +922,7 @@ COLUMN_COMMENTS = {
         "escalated_at": "When.",
     },
     "validator_versions": {"kind": "sql, python, judge or neighbours."},
+    "_backfills": {"lane": "batch = its jobs go to the batch endpoint; null = the lane of the version."},
     "scores": {
         "confidence": "How sure the judge was of its verdict, in [0.5, 1] for one of two; null = not known.",
         "latency_ms": "Milliseconds its calls took in all.",
@@ -945,6 +963,7 @@ DROPPED_ON_DOWNGRADE = [
     alter table flywheel.scores add constraint score_reason_is_known check (unscored_reason in (
       'raised', 'timed_out', 'out_of_memory', 'wrong_type', 'no_verdict', 'missing_callable', 'crashed')) not valid
     """,
+    "alter table flywheel._backfills drop column lane",
     "alter table flywheel.validator_versions drop constraint version_kind_is_known",
     "alter table flywheel.validator_versions drop constraint version_lane_fits_kind",
     """
