@@ -136,9 +136,9 @@ class Client:
         late = f"no whole reply within {limit_ms:g} ms"
         try:
             async with asyncio.timeout(limit_ms / 1000):
+                options = _options(keyless=self.provider.key_variable is None, files=files is not None)
                 if method == "GET":
-                    return await client.get(path, cast_to=httpx2.Response)
-                options = _options(files)
+                    return await client.get(path, cast_to=httpx2.Response, options=options)
                 return await client.post(path, cast_to=httpx2.Response, content=body, files=files, options=options)
         except APIStatusError as error:
             raise _failure(error.response) from error
@@ -166,7 +166,7 @@ def _openai(provider: Provider, key: str | None) -> AsyncOpenAI:
     """Make the client: no retries, no redirects to where the prompt was not meant to go, bounded responses."""
     try:
         import httpx2
-        from openai import AsyncOpenAI, Omit
+        from openai import AsyncOpenAI
     except ImportError as error:
         raise UsageError("calling a model needs the package openai", hint="pip install 'pgflywheel[judge]'") from error
     seconds = provider.time_limit_ms / 1000
@@ -176,14 +176,13 @@ def _openai(provider: Provider, key: str | None) -> AsyncOpenAI:
     http = httpx2.AsyncClient(
         timeout=timeout, limits=limits, event_hooks=hooks, headers={"Accept-Encoding": "identity"}
     )
-    headers: dict[str, Any] = {"Accept-Encoding": "identity"} | ({"Authorization": Omit()} if key is None else {})
     return AsyncOpenAI(
         api_key=key or "none",
         base_url=provider.base_url,
         http_client=http,
         timeout=timeout,
         max_retries=0,
-        default_headers=headers,
+        default_headers={"Accept-Encoding": "identity"},  # what is decompressed cannot be bounded as it comes
     )
 
 
@@ -208,8 +207,12 @@ async def _bound(response: httpx2.Response) -> None:
     response.stream = Bounded()
 
 
-def _options(files: Any) -> Any:
-    return {"headers": {"Content-Type": "multipart/form-data"}} if files else {}
+def _options(*, keyless: bool, files: bool) -> Any:
+    """Return the headers of a request that are not the client's."""
+    from openai import Omit
+
+    headers: dict[str, Any] = {"Authorization": Omit()} if keyless else {}
+    return {"headers": headers | {"Content-Type": "multipart/form-data"} if files else headers}
 
 
 def _json(response: httpx2.Response) -> Any:

@@ -46,12 +46,12 @@ def read_verdict(text: str) -> Stated:
     text = text[:MOST_CHARACTERS].strip()
     text = text if text.startswith("{") else _THOUGHT.sub("", text).strip()
     try:
-        found = [each for each in _objects(text) if "verdict" in each]
+        objects = list(_objects(text))
     except RecursionError as error:
         raise Unreadable("its JSON is nested too deeply") from error
-    stated = [_of_object(each) for each in found] or _of_lines(text)
+    stated = [_of_object(each) for each in objects if "verdict" in each] or _of_lines(text)
     if not stated:
-        raise Unreadable(_why_nothing(text))
+        raise Unreadable(_why_nothing(text, bool(objects)))
     if len({each.passed for each in stated}) > 1:
         raise Unreadable("it states two verdicts")
     return stated[-1]
@@ -129,7 +129,7 @@ def _critique(text: str) -> str:
     return storable(text.strip()[:MOST_CRITIQUE])
 
 
-def _why_nothing(text: str) -> str:
-    if not text:
-        return "it is empty"
+def _why_nothing(text: str, has_objects: bool) -> str:
+    if has_objects:
+        return "its JSON has no verdict"
     return "its JSON ends too early" if text.startswith(("{", "```")) else "it holds no JSON object with a verdict"
