@@ -168,7 +168,8 @@ def _item_text(definition: JudgeDefinition, item: Item) -> str:
 @lru_cache(maxsize=512)
 def _frame(definition: JudgeDefinition, form: Form, vote: int) -> Frame:
     """Build what only the version, the form and the number of the vote decide."""
-    system = SYSTEM.format(question=definition.question, pass_when=definition.pass_when, fail_when=definition.fail_when)
+    told = {"question": definition.question, "pass_when": definition.pass_when, "fail_when": definition.fail_when}
+    system = SYSTEM.format(**told, shape=SHAPE)
     request = {**_parameters(definition, form), "messages": [{"role": "system", "content": system}]}
     head = json.dumps(request)[:-2] + ', {"role": "user", "content": '
     tail = "}]" + (f', "seed": {vote}' if form.seed and "seed" not in form.refused else "") + "}"
