@@ -54,7 +54,8 @@ comment on function flywheel._claim is
   'Move up to max_jobs ready jobs of a lane and priority to worker_id; each gets a new fence. after: floor on job_id.';
 
 -- _claim_calls: the judge lane makes one call a span, so a job is cut: as many spans as the worker has free hands
--- are claimed one by one, the rest goes back under the same id and keeps its place.
+-- are claimed one by one, the rest goes back under the same id and keeps its place. Jobs of versions whose provider is
+-- blocked, or whose budget is used up, stay where they are.
 create or replace function flywheel._claim_calls(priority smallint, worker_id uuid, max_calls integer, after uuid default null)
 returns table (fence uuid, job_id uuid, version_ids uuid[], span_count integer, attempt smallint, origin text)
 language plpgsql volatile security definer
@@ -63,6 +64,7 @@ set enable_sort = off set enable_bitmapscan = off set enable_seqscan = off
 as $function$
 declare
   free integer := _claim_calls.max_calls;
+  held_back uuid[] := flywheel._held_versions();
   job flywheel._ready;
 begin
   for job in
@@ -70,6 +72,7 @@ begin
      where ready.lane = 'judge' and ready.priority = _claim_calls.priority
        and ready.job_id > coalesce(_claim_calls.after, '00000000-0000-0000-0000-000000000000')
        and flywheel._lane_runs('judge')
+       and not ready.version_ids && held_back
      order by ready.lane, ready.priority, ready.job_id
      limit _claim_calls.max_calls
        for update skip locked

@@ -1,0 +1,149 @@
+-- Budgets: hard caps in US dollars by day or month, what is left of them, and what past calls say of the price of a backfill.
+
+-- _require_budgeted: a budget on a name nobody has would never stop anything.
+create or replace function flywheel._require_budgeted(scope text, name text, period text, cap_usd double precision) returns void
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  if scope is null or scope not in ('validator', 'provider', 'project') then
+    raise exception using errcode = 'WF009', message = format('scope of a budget is %s, not validator, provider or project', coalesce(scope, 'null'));
+  elsif period is null or period not in ('day', 'month') then
+    raise exception using errcode = 'WF009', message = format('period of a budget is %s, neither day nor month', coalesce(period, 'null'));
+  elsif cap_usd is null or not (cap_usd >= 0 and cap_usd < 'infinity') then
+    raise exception using errcode = 'WF009', message = format('cap of a budget is %s, not an amount of US dollars', coalesce(cap_usd::text, 'null')),
+      hint = 'A cap of 0 lets no call through. To have none: pgflywheel budgets drop.';
+  elsif scope = 'validator' and not exists (select from flywheel.validators where validators.name = _require_budgeted.name) then
+    raise exception using errcode = 'WF002', message = format('there is no validator %s', name), hint = 'List them: pgflywheel validators list.';
+  elsif scope = 'provider' and not exists (select from flywheel.providers where providers.provider = _require_budgeted.name) then
+    raise exception using errcode = 'WF013', message = format('there is no provider %s', name), hint = 'List them: pgflywheel providers list.';
+  elsif coalesce(name, '') = '' then
+    raise exception using errcode = 'WF009', message = 'a budget of a project needs the name of the project';
+  end if;
+end
+$function$;
+comment on function flywheel._require_budgeted is 'Internal: refuse a budget nothing can fall under.';
+
+-- _spent_before: what the calls of a period cost until now, as recorded.
+create or replace function flywheel._spent_before(scope text, name text, started_on date) returns double precision
+language sql stable security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+  select coalesce(sum(calls.cost_usd), 0)
+    from flywheel.calls
+    left join flywheel.validator_versions as versions on versions.version_id = calls.version_id
+    left join flywheel.validators using (validator_id)
+   where calls.started_at >= flywheel._day_start(_spent_before.started_on)
+     and case _spent_before.scope when 'validator' then validators.name when 'provider' then calls.provider else calls.project end = _spent_before.name
+$function$;
+comment on function flywheel._spent_before is 'Internal: what the recorded calls of a validator, provider or project cost since a day.';
+
+-- set_budget: a new budget begins with what the calls of its period cost already.
+create or replace function flywheel.set_budget(scope text, name text, period text, cap_usd double precision) returns boolean
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  first_day date := flywheel._period_start(set_budget.period, now());
+  made uuid;
+  touched integer;
+begin
+  perform flywheel._require_budgeted(set_budget.scope, set_budget.name, set_budget.period, set_budget.cap_usd);
+  insert into flywheel.budgets (budget_id, scope, name, period, cap_usd)
+  values (flywheel.new_id(), set_budget.scope, set_budget.name, set_budget.period, set_budget.cap_usd)
+      on conflict on constraint budget_is_set_once do nothing
+  returning budgets.budget_id into made;
+  if made is not null then
+    insert into flywheel._budget_periods (budget_id, started_on, spent_usd)
+    values (made, first_day, flywheel._spent_before(set_budget.scope, set_budget.name, first_day));
+    return true;
+  end if;
+  update flywheel.budgets set cap_usd = set_budget.cap_usd, changed_at = now()
+   where (budgets.scope, budgets.name, budgets.period) = (set_budget.scope, set_budget.name, set_budget.period) and budgets.cap_usd <> set_budget.cap_usd;
+  get diagnostics touched = row_count;
+  return touched > 0;
+end
+$function$;
+comment on function flywheel.set_budget is
+  'Cap in US dollars what judging may cost: for a validator, a provider or a project, in a UTC day or month. Returns whether anything changed.';
+
+create or replace function flywheel.drop_budget(scope text, name text, period text) returns boolean
+language sql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+  with dropped as (
+    delete from flywheel.budgets
+     where (budgets.scope, budgets.name, budgets.period) = (drop_budget.scope, drop_budget.name, drop_budget.period)
+    returning 1
+  )
+  select count(*) > 0 from dropped
+$function$;
+comment on function flywheel.drop_budget is 'Take a cap away; returns whether there was one.';
+
+-- _resume_over_budget: who is still over budget comes back with the same answer.
+create or replace function flywheel._resume_over_budget() returns trigger
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  if tg_table_name = 'budgets' and tg_op = 'UPDATE' then
+    update flywheel._budget_periods as periods set refused_usd = null
+      from flywheel.budgets where budgets.budget_id = periods.budget_id and budgets.changed_at = now() and periods.refused_usd is not null;
+  end if;
+  update flywheel._later as later set run_at = now() where later.reason = 'over_budget' and later.run_at > now();
+  if found then
+    perform flywheel._wake();
+  end if;
+  return null;
+end
+$function$;
+comment on function flywheel._resume_over_budget is 'Internal: make the jobs that wait for a budget due when one was changed or dropped, or a price became known.';
+
+create or replace trigger resume_over_budget after update or delete on flywheel.budgets
+  for each statement execute function flywheel._resume_over_budget();
+create or replace trigger resume_over_budget after insert or update on flywheel.provider_models
+  for each statement execute function flywheel._resume_over_budget();
+
+create or replace view flywheel.budget_status as
+  select known.scope, known.name, known.period, known.started_on, known.cap_usd, known.spent_usd, known.reserved_usd,
+         case when known.cap_usd = 0 then 1 else (known.spent_usd + known.reserved_usd) / known.cap_usd end as used_share,
+         flywheel._budget_reached(known.cap_usd, known.spent_usd, known.refused_usd) as reached,
+         case when flywheel._budget_reached(known.cap_usd, known.spent_usd, known.refused_usd)
+              then flywheel._period_end(known.period, known.started_on) end as resumes_at
+    from (
+      select budgets.scope, budgets.name, budgets.period, flywheel._period_start(budgets.period, now()) as started_on, budgets.cap_usd,
+             coalesce(periods.spent_usd, 0) as spent_usd, coalesce(periods.reserved_usd, 0) as reserved_usd, periods.refused_usd
+        from flywheel.budgets
+        left join flywheel._budget_periods as periods
+          on periods.budget_id = budgets.budget_id and periods.started_on = flywheel._period_start(budgets.period, now())) as known;
+comment on view flywheel.budget_status is 'Budgets, and what is used of them in the period that runs.';
+comment on column flywheel.budget_status.scope is 'What is capped: validator, provider or project.';
+comment on column flywheel.budget_status.name is 'Which one.';
+comment on column flywheel.budget_status.period is 'day or month, in UTC.';
+comment on column flywheel.budget_status.started_on is 'First day of the period that runs.';
+comment on column flywheel.budget_status.cap_usd is 'The cap in US dollars.';
+comment on column flywheel.budget_status.spent_usd is 'What ended calls cost.';
+comment on column flywheel.budget_status.reserved_usd is 'The most that calls on their way may cost.';
+comment on column flywheel.budget_status.used_share is 'Spent and reserved, as a share of the cap.';
+comment on column flywheel.budget_status.reached is 'Whether calls are refused for it.';
+comment on column flywheel.budget_status.resumes_at is 'When calls go on by themselves; null = they are not refused.';
+
+-- _budget_share: what the ladder of a judge that may degrade goes by.
+create or replace function flywheel._budget_share(version_id uuid) returns double precision
+language sql stable security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+  select coalesce(max(status.used_share), 0)
+    from flywheel.validator_versions as versions
+    join flywheel.validators using (validator_id)
+    join flywheel.budget_status as status
+      on (status.scope, status.name) in (('validator', validators.name), ('provider', versions.definition ->> 'provider'))
+   where versions.version_id = _budget_share.version_id
+$function$;
+comment on function flywheel._budget_share is 'Internal: the greatest used share of the budgets of a judge version and of its provider; 0 = it has none.';
+
+select flywheel._grant('flywheel_worker', 'execute on function flywheel._budget_share(uuid)');
+select flywheel._grant('flywheel_analyst', 'select on flywheel.budget_status');
+select flywheel._grant('flywheel_admin', privilege) from unnest(array[
+  'select on flywheel.budgets, flywheel.budget_status',
+  'execute on function flywheel.set_budget(text, text, text, double precision), flywheel.drop_budget(text, text, text)']) as privilege;
