@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
@@ -10,7 +11,11 @@ from uuid import UUID
 Lane = Literal["inline", "bulk", "judge"]
 LANES: tuple[Lane, ...] = ("inline", "bulk", "judge")
 LIVE, BACKFILL = 1, 2
-UNSCORED_REASONS = ("raised", "timed_out", "out_of_memory", "wrong_type", "no_verdict", "missing_callable", "crashed")
+UNSCORED_REASONS = (
+    "raised", "timed_out", "out_of_memory", "wrong_type", "no_verdict", "missing_callable", "crashed",
+    "refused", "length_stop", "content_filter", "empty_reply", "unreadable", "too_long", "rejected", "no_examples",
+)  # fmt: skip
+_DEFAULT_ABILITIES = {"json_schema": True, "json_object": True}
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,3 +92,30 @@ class InstallStatus:
     def current(self) -> bool:
         """Tell whether the install is exactly what this package would install."""
         return self.revision == self.head and self.sql_hash == self.sql_hash_expected
+
+
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """US dollars for a million tokens of one model; None = unknown. ``batch_share`` of them is paid in batches."""
+
+    input_usd: float | None = None
+    cached_input_usd: float | None = None
+    output_usd: float | None = None
+    batch_share: float = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """An endpoint that speaks the OpenAI API; its key is in the environment variable ``key_variable``."""
+
+    name: str
+    base_url: str
+    key_variable: str | None = None
+    abilities: Mapping[str, bool] = field(default_factory=dict)
+    time_limit_ms: float = 60_000
+    max_in_flight: int = 16
+    prices: Mapping[str, Prices] = field(default_factory=dict)
+
+    def able(self, ability: str) -> bool:
+        """Tell whether the endpoint knows something; where nothing is said, only the JSON forms are tried."""
+        return bool(self.abilities.get(ability, _DEFAULT_ABILITIES.get(ability, False)))

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 from uuid import UUID
+
+from pgflywheel.records import Prices as Prices
+from pgflywheel.records import Provider as Provider
 
 Rung = Literal["json_schema", "json_object", "text"]
 RUNGS: tuple[Rung, ...] = ("json_schema", "json_object", "text")
@@ -17,34 +20,6 @@ Outcome = Literal[
 ]  # fmt: skip
 MOST_CHARACTERS_KEPT = 65_536
 _NOT_STORABLE = re.compile("[\x00\ud800-\udfff]")
-_DEFAULT_ABILITIES = {"json_schema": True, "json_object": True}
-
-
-@dataclass(frozen=True, slots=True)
-class Prices:
-    """US dollars for a million tokens of one model; None = unknown. ``batch_share`` of them is paid in batches."""
-
-    input_usd: float | None = None
-    cached_input_usd: float | None = None
-    output_usd: float | None = None
-    batch_share: float = 0.5
-
-
-@dataclass(frozen=True, slots=True)
-class Provider:
-    """An endpoint that speaks the OpenAI API; its key is in the environment variable ``key_variable``."""
-
-    name: str
-    base_url: str
-    key_variable: str | None = None
-    abilities: Mapping[str, bool] = field(default_factory=dict)
-    time_limit_ms: float = 60_000
-    max_in_flight: int = 16
-    prices: Mapping[str, Prices] = field(default_factory=dict)
-
-    def able(self, ability: str) -> bool:
-        """Tell whether the endpoint knows something; where nothing is said, only the JSON forms are tried."""
-        return bool(self.abilities.get(ability, _DEFAULT_ABILITIES.get(ability, False)))
 
 
 @dataclass(frozen=True, slots=True)
