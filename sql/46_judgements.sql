@@ -41,13 +41,14 @@ comment on function flywheel._session_turns is 'Internal: input and output of th
 
 -- _judgement_sql: what is read of each span. Nothing is read that was judged meanwhile: a call for it would be money lost.
 -- sampled: whether the span stays when a budget makes the judge's sample smaller; a smaller share of the same traces.
-create or replace function flywheel._judgement_sql(name text, version_id uuid, definition jsonb) returns text
+-- exemplified: whether there may be an example to show, so that nothing is embedded for nothing.
+create or replace function flywheel._judgement_sql(name text, version flywheel.validator_versions) returns text
 language sql stable security invoker
 set search_path = pg_catalog, pg_temp
 as $function$
   select format($code$
     select running.fence, span.span_id, span.revision, span.started_at, span.trace_id, span.project, span.node,
-           span.input, span.output, span.messages, %1$s, %2$s, %3$s, coalesce(%4$s, true)
+           span.input, span.output, span.messages, %1$s, %2$s, %3$s, coalesce(%4$s, true), %7$s
       from flywheel._running as running
       join flywheel.spans as span
         on span.span_id = running.span_ids[1] and span.started_at between running.started_from and running.started_until
@@ -55,13 +56,16 @@ as $function$
        and not exists (select from flywheel.scores
              where (scores.span_id, scores.revision, scores.version_id, scores.started_at) = (span.span_id, span.revision, %5$L, span.started_at))
        and %6$s$code$,
-    case when definition #>> '{context,documents}' = 'true' then 'span.documents' else 'null::jsonb' end,
-    case when definition #>> '{context,parents}' = 'true'
+    case when coalesce(asked.definition #>> '{context,documents}' = 'true', asked.definition ->> 'target' = 'span') then 'span.documents' else 'null::jsonb' end,
+    case when asked.definition #>> '{context,parents}' = 'true'
          then 'flywheel._parent_steps(span.trace_id, span.parent_span_id, span.started_at)' else '''[]''::jsonb' end,
-    case when (definition #>> '{context,session}')::numeric > 0
-         then format('flywheel._session_turns(row(span.*)::flywheel.spans, %s)', (definition #>> '{context,session}')::integer) else '''[]''::jsonb' end,
-    coalesce(flywheel._sample_sql(name, (definition #>> '{degrade,sample}')::double precision * coalesce((definition ->> 'sample')::double precision, 1)), 'true'),
-    version_id, flywheel._eligible_sql(name, definition))
+    case when (asked.definition #>> '{context,session}')::numeric > 0
+         then format('flywheel._session_turns(row(span.*)::flywheel.spans, %s)', (asked.definition #>> '{context,session}')::integer) else '''[]''::jsonb' end,
+    coalesce(flywheel._sample_sql(name, (asked.definition #>> '{degrade,sample}')::double precision * coalesce((asked.definition ->> 'sample')::double precision, 1)), 'true'),
+    version.version_id, flywheel._eligible_sql(name, asked.definition),
+    case when asked.definition #>> '{shots,shot_set}' is not null then 'true' else
+      format('exists (select from flywheel.examples where examples.validator_id = %L and examples.status = ''servable'')', flywheel._question_of(version)) end)
+    from (select version.definition) as asked
 $function$;
 comment on function flywheel._judgement_sql is 'Internal: the query that reads spans for a judge ($1 fences, $2 ids, $3 and $4 bounds).';
 
@@ -69,7 +73,7 @@ comment on function flywheel._judgement_sql is 'Internal: the query that reads s
 create or replace function flywheel._read_judgements(fences uuid[], version_id uuid)
 returns table (
   fence uuid, span_id uuid, revision integer, started_at timestamptz, trace_id uuid, project text, node text,
-  input text, output text, messages jsonb, documents jsonb, parents jsonb, session jsonb, sampled boolean)
+  input text, output text, messages jsonb, documents jsonb, parents jsonb, session jsonb, sampled boolean, exemplified boolean)
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 as $function$
@@ -77,7 +81,7 @@ declare
   work record;
   code text;
 begin
-  select flywheel._judgement_sql(validators.name, versions.version_id, versions.definition) into code
+  select flywheel._judgement_sql(validators.name, versions) into code
     from flywheel.validator_versions as versions join flywheel.validators using (validator_id)
    where versions.version_id = _read_judgements.version_id;
   select * into work from flywheel._running_spans(_read_judgements.fences);
@@ -146,3 +150,4 @@ select flywheel._grant('flywheel_worker', 'execute on function ' || act.oid::reg
   from pg_catalog.pg_proc as act
  where act.pronamespace = 'flywheel'::regnamespace
    and act.proname in ('_read_judgements', '_write_judgements', '_end_judgements');
+select flywheel._grant('flywheel_worker', 'select on flywheel.embedders');

@@ -260,6 +260,12 @@ async def retry(
     return put_off
 
 
+async def bury(db: Database, worker_id: UUID, fences: Sequence[UUID], reason: str, detail: str) -> int:
+    """Give jobs up; return how many were still the worker's."""
+    buried: int = await db.value("select flywheel._bury(%s, %s, %s, %s)", [worker_id, list(fences), reason, detail])
+    return buried
+
+
 async def record_fault(db: Database, version_id: UUID, reason: str, detail: str, spans: int) -> bool:
     """Count a fault; tell whether the version is paused by it."""
     paused: bool = await db.value("select flywheel._record_fault(%s, %s, %s, %s)", [version_id, reason, detail, spans])

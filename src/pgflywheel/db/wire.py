@@ -6,10 +6,12 @@ Source of the layout: array_recv and array_send in the server, and record_send f
 from __future__ import annotations
 
 import struct
+import sys
+from array import array as PythonArray
 from collections.abc import Iterable, Iterator, Sequence
 from uuid import UUID, SafeUUID
 
-BOOL, TEXT, FLOAT = 16, 25, 701  # element type ids
+BOOL, TEXT, REAL, FLOAT = 16, 25, 700, 701  # element type ids
 NULL = b"\xff\xff\xff\xff"
 _HEADER = struct.Struct("!iiIii")
 _EMPTY = 12  # bytes of an array without dimensions
@@ -39,6 +41,16 @@ def bools(values: Iterable[bool | None]) -> bytes:
 def floats(values: Iterable[float | None]) -> bytes:
     """Return the elements of a double precision array."""
     return b"".join(NULL if value is None else _FLOAT.pack(8, value) for value in values)
+
+
+def reals(vectors: Sequence[PythonArray[float]]) -> Array:
+    """Return one real array of vectors that follow each other."""
+    numbers = PythonArray("I", b"".join(vector.tobytes() for vector in vectors))
+    words = PythonArray("I", [4]) * (2 * len(numbers))  # before each number, its length
+    words[1::2] = numbers
+    if sys.byteorder == "little":
+        words.byteswap()
+    return array(REAL, words.tobytes(), len(numbers))
 
 
 def texts(values: Iterable[str | None]) -> bytes:

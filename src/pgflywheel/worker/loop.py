@@ -20,13 +20,17 @@ from pgflywheel.db import queue
 from pgflywheel.db.connect import open_database
 from pgflywheel.db.version import require_current
 from pgflywheel.errors import FlywheelError, Unreachable
-from pgflywheel.worker.buffer import AnswerBuffer
+from pgflywheel.worker.asks import Kind
+from pgflywheel.worker.buffer import AnswerBuffer, Buffer
 from pgflywheel.worker.bulk import Bulk
 from pgflywheel.worker.callable_calls import CallableCalls
 from pgflywheel.worker.callables import Check
+from pgflywheel.worker.endpoints import Endpoints
 from pgflywheel.worker.health import Pages, serving
 from pgflywheel.worker.judge import Judge
+from pgflywheel.worker.judgements import Judgements
 from pgflywheel.worker.lane import Lane
+from pgflywheel.worker.ledger import Ledger
 from pgflywheel.worker.listen import Doorbell
 from pgflywheel.worker.maintenance import Maintenance
 from pgflywheel.worker.site import Options, Site
@@ -60,7 +64,9 @@ class Worker:
         self.site = site
         self.wakes = {name: asyncio.Event() for name in site.options.lanes}
         self.bell = Doorbell(dsn, site.database, self.wakes)
-        self.answers = AnswerBuffer(site)
+        self.answers, self.ledger = AnswerBuffer(site), Ledger(site)
+        self.endpoints = Endpoints(site.database)
+        self.buffers: list[Buffer[Any]] = [self.answers, self.ledger]
         self.lanes = [self._lane(name) for name in site.options.lanes]
         self.interrupted = False
         self.hurry = asyncio.Event()
@@ -73,8 +79,11 @@ class Worker:
 
     def _judge(self, wake: asyncio.Event) -> Judge:
         hands = asyncio.Semaphore(self.site.options.concurrency)
-        kinds = {"python": CallableCalls(self.site, hands, self.answers)}
-        return Judge(self.site, wake.set, kinds, self.answers, [self.answers])
+        kinds: dict[str, Kind] = {
+            "python": CallableCalls(self.site, hands, self.answers),
+            "judge": Judgements(self.site, hands, self.ledger, self.endpoints),
+        }
+        return Judge(self.site, wake.set, kinds, self.answers, self.buffers)
 
     def stop(self) -> None:
         """Claim nothing more, finish what is in hand, and leave."""
@@ -119,20 +128,21 @@ class Worker:
 
     async def _in_front(self) -> None:
         """Run the lanes to their end, then write what is buffered; both only as long as the grace period."""
-        writing = asyncio.create_task(self.answers.run())
+        writing = [asyncio.create_task(buffer.run()) for buffer in self.buffers]
         lanes = [asyncio.create_task(lane.run()) for lane in self.lanes]
         stopping = asyncio.create_task(self.site.stopping.wait())
-        await asyncio.wait([stopping, writing, *lanes], return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait([stopping, *writing, *lanes], return_when=asyncio.FIRST_COMPLETED)
         self.stop()
         ends = monotonic() + self.site.options.grace_seconds
         try:
             await self._end(lanes, ends)
-            self.answers.close()
-            await self._end([writing], ends)
+            for buffer in self.buffers:
+                buffer.close()
+            await self._end(writing, ends)
         finally:
-            for task in (stopping, writing, *lanes):
+            for task in (stopping, *writing, *lanes):
                 task.cancel()
-            await asyncio.gather(stopping, writing, *lanes, return_exceptions=True)
+            await asyncio.gather(stopping, *writing, *lanes, return_exceptions=True)
 
     async def _end(self, tasks: list[asyncio.Task[None]], ends: float) -> None:
         """Wait for tasks until then, or until there is a hurry; raise what one raised."""
@@ -150,6 +160,7 @@ class Worker:
 
     async def _leave(self) -> None:
         await self.site.pool.close()
+        await self.endpoints.close()
         try:
             await self.site.lease.leave()
         except FlywheelError as error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from dataclasses import dataclass, field
 from time import monotonic
 
@@ -17,7 +18,7 @@ from pgflywheel.worker.site import Site
 
 log = logging.getLogger(__name__)
 TICK_SECONDS = 1.0
-HOT_TABLES = ("_ready", "_running", "_later", "_workers")
+HOT_TABLES = ("_ready", "_running", "_later", "_workers", "_reservations", "_provider_states", "_budget_periods")
 
 
 @dataclass
@@ -39,6 +40,11 @@ def chores(lease_seconds: float) -> list[Chore]:
     return [
         Chore("promote", "flywheel._promote_later()", TICK_SECONDS),
         Chore("reap", "flywheel._reap()", min(lease_seconds / 3, 10)),
+        Chore("calls", "flywheel._settle_lost()", 10),
+        Chore("embeddings", "flywheel._queue_embeddings()", 5),
+        Chore("examples", "flywheel._advance_examples()", 5),
+        Chore("standings", "flywheel._refresh_standings()", 10),
+        Chore("labels", "flywheel._release_labels()", 60),
         Chore("partitions", "flywheel._maintain_partitions()", 60),
         Chore("reconcile", "flywheel._reconcile_recent()", 60),
     ]
@@ -57,6 +63,7 @@ class Maintenance:
 
     async def run(self) -> None:
         """Do the chores until cancelled."""
+        self.chores = [chore for chore in self.chores if await self._known(chore)]
         while True:
             for chore in self.chores:
                 if chore.due:
@@ -64,6 +71,12 @@ class Maintenance:
             if self.vacuum.due:
                 await self._vacuum()
             await asyncio.sleep(TICK_SECONDS)
+
+    async def _known(self, chore: Chore) -> bool:
+        with suppress(FlywheelError):
+            name = self.site.database.render(chore.call.removesuffix("()"))
+            return bool(await self.site.database.value("select to_regproc(%s) is not null", [name]))
+        return True
 
     async def _safely(self, chore: Chore) -> None:
         try:

@@ -1,0 +1,240 @@
+"""One call to a model, from the question whether it may be made to its entry in the ledger.
+
+begin ──go──> a hand is free ──> called ──reply──> entered in the ledger
+  ├─ cached: the reply of before                └──failure──> entered; PutOff, NoVerdict or Rejected
+  ├─ wait: here for a moment, else PutOff
+  └─ over_budget: PutOff; void: the claim is lost
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any
+from uuid import uuid4
+
+from pgflywheel.db import judgements
+from pgflywheel.db.judgements import Begun, Subject
+from pgflywheel.judge.failures import CallFailed
+from pgflywheel.judge.judgement import Reading, read
+from pgflywheel.judge.ladder import Ladder
+from pgflywheel.judge.price import cost_usd
+from pgflywheel.judge.records import Prompt, Reply
+from pgflywheel.worker.asks import Ask, delay_seconds
+from pgflywheel.worker.endpoints import Endpoint, Endpoints
+from pgflywheel.worker.faults import Fault
+from pgflywheel.worker.ledger import Beginner, Ending, Ledger
+from pgflywheel.worker.site import Site
+
+log = logging.getLogger(__name__)
+PATIENCE_SECONDS = 2.0  # what is longer is waited for in the queue
+MISSING_SECONDS = 60.0
+BLOCKS = {"wait": "rate_limited", "quota": "quota_exhausted", "unauthorized": "unauthorized"}  # by treatment
+
+
+class Unanswered(Exception):
+    """A call brought no reply that could be read as a verdict."""
+
+
+class PutOff(Unanswered):
+    """It is to be made later."""
+
+    def __init__(self, seconds: float, fault: Fault, *, costs: bool) -> None:
+        super().__init__(fault.detail)
+        self.seconds = seconds
+        self.fault = fault
+        self.costs = costs
+
+
+class NoVerdict(Unanswered):
+    """The span gets no verdict, whoever asks again."""
+
+    def __init__(self, fault: Fault) -> None:
+        super().__init__(fault.detail)
+        self.fault = fault
+
+
+class Rejected(Unanswered):
+    """The endpoint says that the request itself is wrong."""
+
+
+class StepDown(Unanswered):
+    """The endpoint does not know something the request asks for; it can be built without."""
+
+
+class Void(Unanswered):
+    """The claim is no longer the worker's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A call that brought a reply, read; one of before costs nothing now."""
+
+    prompt: Prompt
+    reply: Reply
+    reading: Reading
+    cost_usd: float | None
+
+    @property
+    def latency_ms(self) -> float:
+        return self.reply.latency_ms
+
+    @property
+    def input_tokens(self) -> int | None:
+        return self.reply.usage.input_tokens
+
+    @property
+    def cached_tokens(self) -> int | None:
+        return self.reply.usage.cached_tokens
+
+    @property
+    def output_tokens(self) -> int | None:
+        return self.reply.usage.output_tokens
+
+
+@dataclass
+class Caller:
+    """Make calls, and enter each in the ledger as its reply comes."""
+
+    site: Site
+    hands: asyncio.Semaphore
+    ledger: Ledger
+    beginner: Beginner
+    endpoints: Endpoints
+    ladder: Ladder
+
+    async def call(self, ask: Ask, prompt: Prompt) -> Answered:
+        """Return the reply to a prompt; Unanswered says what is to be done when there is none."""
+        endpoint = await self.endpoint(prompt.provider)
+        call = _described(ask, prompt)
+        patience = monotonic() + PATIENCE_SECONDS
+        while True:
+            begun = await self._begin(ask, endpoint, call, patience)
+            if begun.decision == "go":
+                return await self._make(ask, endpoint, prompt, call)
+            if begun.decision == "cached":
+                reply = Reply.of_json(begun.reply or {})
+                return Answered(prompt, reply, read(reply), 0.0)
+            await self._wait(begun, patience)
+
+    async def endpoint(self, name: str) -> Endpoint:
+        """Return a provider that is there; one that was dropped may come back."""
+        endpoint = await self.endpoints.of(name)
+        if endpoint is None:
+            raise PutOff(MISSING_SECONDS, Fault("no_provider", f"there is no provider {name}"), costs=False)
+        return endpoint
+
+    async def _begin(self, ask: Ask, endpoint: Endpoint, call: Mapping[str, Any], patience: float) -> Begun:
+        """Ask whether a call may be made; go keeps the gate until the call is settled."""
+        if not await endpoint.pass_gate(patience):
+            raise PutOff(_jittered(1.0), Fault("provider_full", f"{endpoint.provider.name} is busy"), costs=False)
+        going = False
+        try:
+            begun = await self.beginner.begin(ask.worker_id, call)
+            going = begun.decision == "go"
+        finally:
+            if not going:
+                endpoint.gate.release()
+        return begun
+
+    async def _wait(self, begun: Begun, patience: float) -> None:
+        """Wait here when it is for a moment."""
+        if begun.decision == "void":
+            raise Void("the claim is lost")
+        detail, seconds = begun.detail or "", begun.wait_seconds or 0.0
+        if begun.decision == "over_budget":
+            raise PutOff(seconds, Fault("over_budget", detail), costs=False)
+        if monotonic() + seconds > patience or self.site.stopping.is_set():
+            raise PutOff(_jittered(seconds), Fault("provider_full", detail), costs=False)
+        await asyncio.sleep(_jittered(seconds))
+
+    async def _make(self, ask: Ask, endpoint: Endpoint, prompt: Prompt, call: Mapping[str, Any]) -> Answered:
+        limit_ms = ask.version.definition.get("time_limit_ms")
+        try:
+            async with self.hands:
+                reply = await endpoint.client.complete(prompt, limit_ms)
+        except CallFailed as failure:
+            self._enter(ask, endpoint, call, _failed(failure))
+            raise await self._treated(ask, endpoint, prompt, failure) from failure
+        reading = read(reply)
+        self._enter(ask, endpoint, call, _answered(reply, reading))
+        return Answered(prompt, reply, reading, cost_usd(reply.usage, endpoint.provider.prices.get(prompt.model)))
+
+    def _enter(self, ask: Ask, endpoint: Endpoint, call: Mapping[str, Any], said: Mapping[str, Any]) -> None:
+        self.ledger.add(Ending(ask.worker_id, call={**call, **said}, settled=endpoint.gate.release))
+
+    async def _treated(self, ask: Ask, endpoint: Endpoint, prompt: Prompt, failure: CallFailed) -> Unanswered:
+        """Return what a failure means for its span; the provider is left alone where it asks for it."""
+        if reason := BLOCKS.get(failure.treatment):
+            name, after = endpoint.provider.name, failure.retry_after_seconds
+            seconds = await judgements.block_provider(self.site.database, name, after, reason, failure.detail)
+            log.warning("a provider is left alone", extra={"provider": name, "reason": reason, "seconds": seconds})
+            return PutOff(_jittered(seconds), Fault(reason, failure.detail), costs=False)
+        if failure.treatment == "retry":
+            seconds = max(delay_seconds(ask.job.attempt), failure.retry_after_seconds or 0.0)
+            return PutOff(seconds, Fault(failure.outcome, failure.detail), costs=True)
+        if failure.treatment in ("too_long", "content_filter"):
+            return NoVerdict(Fault(failure.treatment, failure.detail))
+        if failure.treatment == "step_down" and self.ladder.step_down(prompt, failure):
+            return StepDown(failure.detail)
+        return Rejected(failure.detail)
+
+
+def _described(ask: Ask, prompt: Prompt) -> dict[str, Any]:
+    """Return what the ledger knows of a call before it is made."""
+    subject: Subject = ask.subject.subject
+    return {
+        "call_id": uuid4(),
+        "fence": ask.job.fence,
+        "version_id": ask.version.version_id,
+        "span_id": subject.span_id,
+        "revision": subject.revision,
+        "trace_id": subject.trace_id,
+        "project": subject.project,
+        "vote": prompt.vote,
+        "attempt": ask.job.attempt,
+        "repair": prompt.repair,
+        "provider": prompt.provider,
+        "model": prompt.model,
+        "rung": prompt.rung,
+        "request_hash": prompt.request_hash,
+        "shots": list(prompt.shots),
+        "input_tokens": prompt.input_tokens,
+        "output_tokens": prompt.output_tokens,
+        "purpose": "score",
+    }
+
+
+def _answered(reply: Reply, reading: Reading) -> dict[str, Any]:
+    return {
+        "outcome": reading.outcome,
+        "http_status": reply.http_status,
+        "detail": reading.judgement.detail,
+        "reply": reply.to_json(),
+        "answered_by": reply.model,
+        "input_tokens": reply.usage.input_tokens,
+        "cached_tokens": reply.usage.cached_tokens,
+        "output_tokens": reply.usage.output_tokens,
+        "latency_ms": reply.latency_ms,
+    }
+
+
+def _failed(failure: CallFailed) -> dict[str, Any]:
+    return {
+        "outcome": failure.outcome,
+        "http_status": failure.http_status,
+        "detail": failure.detail,
+        "input_tokens": None,
+        "cached_tokens": None,
+        "output_tokens": None,
+        "latency_ms": failure.latency_ms,
+    }
+
+
+def _jittered(seconds: float) -> float:
+    """Return a little more, so that what waits for the same thing does not come back together."""
+    return seconds + random.uniform(0, min(1.0, 0.25 * seconds + 0.05))
