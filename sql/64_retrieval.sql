@@ -30,47 +30,40 @@ $function$;
 comment on function flywheel._shot_policy is 'Internal: a policy of shots with everything it leaves open filled in.';
 
 -- _pick_shots: greedy MMR over candidates in order of place: arrays of one length, ties go to the lower place.
--- The penalty of a candidate is its greatest similarity to those picked; the first pick has none.
+-- The penalty of a candidate is its greatest similarity to those picked; the first pick has none. Above most_alike it is one of
+-- them again and out. Two short statements a turn: measured faster than one over all columns.
 create or replace function flywheel._pick_shots(
   wanted integer, diversity double precision, relevance double precision[], vectors public.halfvec[], most_alike double precision,
   verdicts boolean[], most_of_verdict integer, preferred boolean[], preferred_picks integer, disagreed boolean[], most_disagreed integer,
   users text[], sessions text[], hashes text[], tokens integer[], token_budget integer, out picked integer[], out penalties double precision[])
 language plpgsql immutable security invoker
-set search_path = pg_catalog, pg_temp
+set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan
 as $function$
 declare
   penalty double precision[] := array_fill(null::double precision, array[cardinality(relevance)]);
-  open boolean[] := array_fill(true, array[cardinality(relevance)]);
   passes integer := 0;
   fails integer := 0;
   wrong integer := 0;
   budget integer := token_budget;
-  last integer := 0;
+  seen_users text[] := '{}';
+  seen_sessions text[] := '{}';
+  seen_hashes text[] := '{}';
+  last integer;
   last_vector public.halfvec;
 begin
   picked := '{}';
   penalties := '{}';
   for turn in 1 .. wanted loop
-    last_vector := vectors[last];
-    with seen as (
-      select c.place, c.relevance, c.preferred,
-             greatest(c.penalty, 1 - (c.vector operator(public.<=>) last_vector)) as penalty,
-             c.open and c.place <> last and c.tokens <= budget
-               and (c.verdict is null or case when c.verdict then passes else fails end < most_of_verdict)
-               and (not c.disagreed or wrong < most_disagreed)
-               and (last = 0 or (c.user_id is distinct from users[last] or c.user_id is null)
-                 and (c.session_id is distinct from sessions[last] or c.session_id is null)
-                 and c.hash is distinct from hashes[last]
-                 and coalesce(1 - (c.vector operator(public.<=>) last_vector) <= most_alike, true)) as open
-        from unnest(relevance, vectors, verdicts, preferred, disagreed, users, sessions, hashes, tokens, penalty, open) with ordinality
-          as c(relevance, vector, verdict, preferred, disagreed, user_id, session_id, hash, tokens, penalty, open, place)
-       order by c.place
-    )
-    select array_agg(seen.penalty), array_agg(seen.open),
-           (array_agg(seen.place order by (seen.preferred and turn <= preferred_picks) desc,
-              (1 - diversity) * seen.relevance - diversity * coalesce(seen.penalty, 0) desc, seen.place) filter (where seen.open))[1]
-      into penalty, open, last
-      from seen;
+    select c.place into last
+      from unnest(relevance, penalty, verdicts, preferred, disagreed, users, sessions, hashes, tokens) with ordinality
+        as c(relevance, penalty, verdict, preferred, disagreed, user_id, session_id, hash, tokens, place)
+     where c.place <> all (picked) and c.tokens <= budget and (c.penalty is null or c.penalty <= most_alike)
+       and (c.verdict is null or case when c.verdict then passes else fails end < most_of_verdict)
+       and (not c.disagreed or wrong < most_disagreed)
+       and (c.user_id is null or c.user_id <> all (seen_users)) and (c.session_id is null or c.session_id <> all (seen_sessions))
+       and c.hash <> all (seen_hashes)
+     order by c.preferred and turn <= preferred_picks desc, (1 - diversity) * c.relevance - diversity * coalesce(c.penalty, 0) desc, c.place
+     limit 1;
     exit when last is null;
     picked := picked || last;
     penalties := penalties || coalesce(penalty[last], 0);
@@ -78,128 +71,163 @@ begin
     passes := passes + coalesce(verdicts[last], false)::integer;
     fails := fails + coalesce(not verdicts[last], false)::integer;
     wrong := wrong + disagreed[last]::integer;
+    seen_users := seen_users || users[last];
+    seen_sessions := seen_sessions || sessions[last];
+    seen_hashes := seen_hashes || hashes[last];
+    exit when turn = wanted;
+    last_vector := vectors[last];
+    penalty := array(select greatest(c.penalty, 1 - (c.vector operator(public.<=>) last_vector)) from unnest(penalty, vectors) as c(penalty, vector));
   end loop;
 end
 $function$;
 comment on function flywheel._pick_shots is 'Internal: choose among candidates by relevance and difference, within caps; returns places and penalties in the order of choice.';
 
--- _pool_sql: what may be shown, over e. A judge is shown verdicts on its question. An application is shown outputs that
--- were fixed, or that passed where nobody failed or fixed the same span.
-create or replace function flywheel._pool_sql(question uuid, project text, node text) returns text
+-- _near_sql: the nearest $2 examples to $1. Every id is a literal, so that the partial index of this question can be used, and
+-- the statement is small, since it is planned each time. A pool without a question has no index: its newest 5,000 are compared.
+create or replace function flywheel._near_sql(question uuid, project text, node text, part text, embedder_id uuid, dimensions integer) returns text
 language sql immutable security invoker
 set search_path = pg_catalog, pg_temp
 as $function$
-  select concat_ws(' and ', 'e.status = ''servable''', format('e.validator_id = %L', question),
-    case when project is not null then format($code$e.project = %L and e.node = %L and (e.kind = 'fix' or e.passed and not exists (
-      select from flywheel.examples as other where other.span_id = e.span_id and other.status = 'servable' and (other.kind = 'fix' or not other.passed)))$code$,
-      project, node) end)
-$function$;
-comment on function flywheel._pool_sql is 'Internal: the predicate over examples e of one pool: of a question, of a node, or both.';
-
--- _near_sql: the nearest examples. Every id is a literal, so that the partial index of this question can be used. A pool
--- without a question has no index: its newest 5,000 are compared one by one.
-create or replace function flywheel._near_sql(pool text, question uuid, part text, embedder_id uuid, dimensions integer) returns text
-language sql immutable security invoker
-set search_path = pg_catalog, pg_temp
-as $function$
-  select format(case when question is not null then
+  select format('select array_agg(v.example_id) as f1, array_agg(v.embedding) as f2, array_agg(v.cosine) as f3 from (' || case when question is not null then
     'select v.example_id, v.embedding, 1 - ((v.embedding::public.halfvec(%1$s)) operator(public.<=>) $1) as cosine
        from flywheel._example_embeddings as v
       where v.embedder_id = %2$L and v.validator_id = %3$L and v.part = %4$L and v.servable
-      order by (v.embedding::public.halfvec(%1$s)) operator(public.<=>) $1 limit $7'
+      order by (v.embedding::public.halfvec(%1$s)) operator(public.<=>) $1 limit $2'
     else
     'select v.example_id, v.embedding, 1 - (v.embedding operator(public.<=>) $1) as cosine
-       from (select e.example_id from flywheel.examples as e where %5$s order by e.created_at desc limit 5000) as e
+       from (select e.example_id from flywheel.examples as e where e.status = ''servable'' and e.project = %5$L and e.node = %6$L
+              order by e.created_at desc limit 5000) as e
        join flywheel._example_embeddings as v on (v.example_id, v.embedder_id, v.part) = (e.example_id, %2$L, %4$L)
-      order by v.embedding operator(public.<=>) $1 limit $7' end,
-    dimensions, embedder_id, question, part, pool)
+      order by v.embedding operator(public.<=>) $1 limit $2' end || ') as v',
+    dimensions, embedder_id, question, part, project, node)
 $function$;
-comment on function flywheel._near_sql is 'Internal: the nearest $7 examples to $1, with their vectors.';
+comment on function flywheel._near_sql is 'Internal: the statement that finds the nearest examples of a pool: of a question, or of a node.';
 
--- _others_sql: candidates a strategy wants whatever their vectors are; null = only the newest that have no vector yet.
-create or replace function flywheel._others_sql(strategy text, pool text, has_query boolean) returns text
-language sql immutable security invoker
-set search_path = pg_catalog, pg_temp
+create or replace function flywheel._is_wanted(strategy text, kind text, disagreed boolean) returns boolean
+language sql immutable security invoker parallel safe
+begin atomic
+  select case strategy when 'disagreement_first' then disagreed when 'fixed_first' then kind = 'fix' when 'any_plus_fixed' then kind = 'fix' else true end;
+end;
+comment on function flywheel._is_wanted is 'Internal: whether a strategy looks for an example beyond the nearest.';
+
+-- _other_ids: candidates a strategy wants however near they are; otherwise the newest that have no vector yet, so that a fix is
+-- found on the statement after its commit.
+create or replace function flywheel._other_ids(strategy text, near boolean, question uuid, project text, node text, embedder_id uuid, part text, seed text)
+returns uuid[]
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan
 as $function$
-  select case
-    when strategy = 'random' then format('select e.example_id from flywheel.examples as e where %s order by md5(e.example_id::text || $8) limit 50', pool)
-    when strategy in ('recent', 'similar_recent') or not has_query then
-      format('select e.example_id from flywheel.examples as e where %s order by e.created_at desc limit 50', pool)
-    when strategy = 'disagreement_first' then
-      format('select e.example_id from flywheel.examples as e where %s and e.disagreed order by e.created_at desc limit 200', pool)
-    when strategy in ('fixed_first', 'any_plus_fixed') then
-      format('select e.example_id from flywheel.examples as e where %s and e.kind = ''fix'' order by e.created_at desc limit 200', pool)
-  end
+begin
+  if near and strategy in ('similar', 'diverse') and question is not null and project is null then
+    return array(
+      select newest.example_id
+        from (select e.example_id from flywheel.examples as e where e.status = 'servable' and e.validator_id = question
+               order by e.created_at desc limit 20) as newest
+       where not exists (select from flywheel._example_embeddings as v
+               where (v.example_id, v.embedder_id, v.part) = (newest.example_id, _other_ids.embedder_id, _other_ids.part)));
+  elsif near and strategy in ('similar', 'diverse') then
+    return array(
+      select newest.example_id
+        from (select e.example_id from flywheel.examples as e where e.status = 'servable' and e.project = _other_ids.project and e.node = _other_ids.node
+               order by e.created_at desc limit 20) as newest
+       where not exists (select from flywheel._example_embeddings as v
+               where (v.example_id, v.embedder_id, v.part) = (newest.example_id, _other_ids.embedder_id, _other_ids.part)));
+  elsif project is not null then
+    return array(
+      select e.example_id from flywheel.examples as e
+       where e.status = 'servable' and e.project = _other_ids.project and e.node = _other_ids.node and (question is null or e.validator_id = question)
+         and (e.kind = 'fix' or e.passed) and (not near or flywheel._is_wanted(strategy, e.kind, e.disagreed))
+       order by case strategy when 'random' then flywheel._hash01(e.example_id, seed) end, e.created_at desc limit 200);
+  end if;
+  return array(
+    select e.example_id from flywheel.examples as e
+     where e.status = 'servable' and e.validator_id = question and (not near or flywheel._is_wanted(strategy, e.kind, e.disagreed))
+     order by case strategy when 'random' then flywheel._hash01(e.example_id, seed) end, e.created_at desc limit 200);
+end
 $function$;
-comment on function flywheel._others_sql is 'Internal: ids of candidates a strategy adds to the nearest; null = none.';
+comment on function flywheel._other_ids is 'Internal: ids of candidates beside the nearest.';
 
--- _candidates_sql: $1 vector, $2 span, $3 trace and $4 group of the target, $5 whether it is held out (dev or test), $6 half-life
--- in days, $7 how many are near, $8 seed, $9 weights. The guards stand here and nowhere else: never the item itself, its trace or
--- its group, and for a held-out item nothing nearly equal.
-create or replace function flywheel._candidates_sql(strategy text, pool text, near text, part text, embedder_id uuid) returns text
-language sql immutable security invoker
-set search_path = pg_catalog, pg_temp
+-- _ranked: candidates as arrays in order of similarity. The guards stand here and nowhere else: never the item itself, its trace
+-- or its group, and for an item held out (dev or test) nothing nearly equal. Who has no vector yet counts as the median.
+create or replace function flywheel._ranked(
+  near_ids uuid[], near_vectors public.halfvec[], near_cosines double precision[], other_ids uuid[], query public.halfvec, embedder_id uuid, part text,
+  question uuid, project text, node text, span_id uuid, trace_id uuid, group_key text, held_out boolean, half_life_days double precision,
+  weights double precision[], out ids uuid[], out vectors public.halfvec[], out cosines double precision[], out disagreed boolean[],
+  out trusts double precision[], out fixed boolean[], out verdicts boolean[], out users text[], out sessions text[], out hashes text[],
+  out tokens integer[], out recencies double precision[], out relevances double precision[])
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan
 as $function$
-  select format($code$
-  with near as materialized (%1$s), others as materialized (%2$s), found as (
-    select near.example_id, near.embedding, near.cosine from near
-    union all
-    select others.example_id, v.embedding, 1 - (v.embedding operator(public.<=>) $1)
-      from others left join flywheel._example_embeddings as v on (v.example_id, v.embedder_id, v.part) = (others.example_id, %3$L, %4$L)
-     where %5$s
-  ), ranked as (
-    select e.example_id, found.embedding, found.cosine, e.disagreed, e.trust, e.kind = 'fix' as fixed, coalesce(e.passed, e.kind <> 'fix') as passed,
-           e.user_id, e.session_id, e.content_hash, e.tokens, power(2, least(0, -extract(epoch from now() - e.created_at) / 86400 / $6)) as recency,
-           (1 + coalesce(found.cosine, (select percentile_disc(0.5) within group (order by near.cosine) from near), 0)) / 2 as similarity
-      from found join flywheel.examples as e on e.example_id = found.example_id
-     where %6$s and ($2 is null or e.span_id <> $2) and ($3 is null or e.trace_id <> $3) and ($4 is null or e.group_key <> $4)
-       and not ($5 and coalesce(found.cosine >= 0.98, false))
-     order by found.cosine desc nulls last, e.example_id
-  )
-  select array_agg(example_id) as ids, array_agg(embedding) as vectors, array_agg(cosine) as cosines, array_agg(disagreed) as disagreed,
-         array_agg(trust) as trusts, array_agg(fixed) as fixed, array_agg(passed) as verdicts, array_agg(user_id) as users,
-         array_agg(session_id) as sessions, array_agg(content_hash) as hashes, array_agg(tokens) as tokens, array_agg(recency) as recencies,
-         array_agg($9[1] * similarity + $9[2] * recency + $9[3] * disagreed::integer + $9[4] * trust) as relevances,
-         (select count(*) from near) as near
-    from ranked$code$,
-    coalesce(near, 'select null::uuid as example_id, null::public.halfvec as embedding, null::double precision as cosine where false'),
-    coalesce(flywheel._others_sql(strategy, pool, near is not null), format('select e.example_id from flywheel.examples as e where %s order by e.created_at desc limit 20', pool)),
-    embedder_id, part,
-    case when flywheel._others_sql(strategy, pool, near is not null) is null then 'v.example_id is null'
-         else 'not exists (select from near where near.example_id = others.example_id)' end,
-    pool)
+declare
+  middle double precision := 0;
+begin
+  if cardinality(other_ids) > 0 and cardinality(near_ids) > 0 then
+    middle := (select percentile_disc(0.5) within group (order by cosine) from unnest(near_cosines) as cosine);
+  end if;
+  select array_agg(c.example_id), array_agg(c.embedding), array_agg(c.cosine), array_agg(c.disagreed), array_agg(c.trust), array_agg(c.fixed),
+         array_agg(c.passed), array_agg(c.user_id), array_agg(c.session_id), array_agg(c.content_hash), array_agg(c.tokens), array_agg(c.recency),
+         array_agg(weights[1] * (1 + coalesce(c.cosine, middle)) / 2 + weights[2] * c.recency + weights[3] * c.disagreed::integer + weights[4] * c.trust)
+    into ids, vectors, cosines, disagreed, trusts, fixed, verdicts, users, sessions, hashes, tokens, recencies, relevances
+    from (
+      select e.example_id, found.embedding, found.cosine, e.disagreed, e.trust, e.kind = 'fix' as fixed, coalesce(e.passed, e.kind <> 'fix') as passed,
+             e.user_id, e.session_id, e.content_hash, e.tokens,
+             power(2, least(0, -extract(epoch from now() - e.created_at)::double precision / 86400 / half_life_days)) as recency
+        from (
+          select near.example_id, near.embedding, near.cosine from unnest(near_ids, near_vectors, near_cosines) as near(example_id, embedding, cosine)
+          union all
+          select other.example_id, v.embedding, 1 - (v.embedding operator(public.<=>) query)
+            from unnest(other_ids) as other(example_id)
+            left join flywheel._example_embeddings as v on (v.example_id, v.embedder_id, v.part) = (other.example_id, _ranked.embedder_id, _ranked.part)
+           where other.example_id <> all (near_ids)) as found
+        join flywheel.examples as e on e.example_id = found.example_id
+       where e.status = 'servable' and (question is null or e.validator_id = question)
+         and (_ranked.project is null or (e.project = _ranked.project and e.node = _ranked.node and (e.kind = 'fix' or e.passed and not exists (
+           select from flywheel.examples as other
+            where other.span_id = e.span_id and other.status = 'servable' and (other.kind = 'fix' or not other.passed)))))
+         and (_ranked.span_id is null or e.span_id <> _ranked.span_id) and (_ranked.trace_id is null or e.trace_id <> _ranked.trace_id)
+         and (_ranked.group_key is null or e.group_key <> _ranked.group_key) and not (held_out and coalesce(found.cosine >= 0.98, false))
+       order by found.cosine desc nulls last, e.example_id) as c;
+end
 $function$;
-comment on function flywheel._candidates_sql is 'Internal: the statement that gathers candidates as arrays.';
+comment on function flywheel._ranked is 'Internal: what may be shown of the candidates, with every component of relevance.';
 
--- _retrieve: one target. Rows come in the order in which they are shown: the most relevant last, rank 1.
+-- _retrieve: one target. near_sql is made by _near_sql. Rows come in the order in which they are shown: the most relevant last, rank 1.
 create or replace function flywheel._retrieve(
-  code text, policy jsonb, query public.halfvec, span_id uuid, trace_id uuid, group_key text, held_out boolean, most_of_verdict integer, seed text)
+  near_sql text, policy jsonb, query public.halfvec, embedder_id uuid, part text, question uuid, project text, node text,
+  span_id uuid, trace_id uuid, group_key text, held_out boolean, most_of_verdict integer, seed text)
 returns table (example_id uuid, rank integer, similarity double precision, recency double precision, disagreement double precision,
                trust double precision, relevance double precision, penalty double precision, tokens integer)
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 declare
+  near record;
   c record;
   chosen record;
-  wanted constant integer := (policy ->> 'count')::integer;
+  wanted constant integer := policy ->> 'count';
   strategy constant text := policy ->> 'strategy';
-  weights constant double precision[] := array[policy #>> '{weights,similarity}', policy #>> '{weights,recency}',
-    policy #>> '{weights,disagreement}', policy #>> '{weights,trust}'];
+  other_ids uuid[] := flywheel._other_ids(strategy, query is not null and near_sql is not null, question, project, node, embedder_id, part, seed);
   nearest integer := 50;
 begin
   loop                                               -- more are looked at when most of the nearest may not be shown
-    execute code into c
-      using query, span_id, trace_id, group_key, held_out, (policy ->> 'half_life_days')::double precision, nearest, seed, weights;
-    exit when c.near < nearest or coalesce(cardinality(c.ids), 0) >= 2 * wanted or nearest > 10000;
+    near := ('{}'::uuid[], '{}'::public.halfvec[], '{}'::double precision[]);
+    if query is not null and near_sql is not null then
+      execute near_sql into near using query, nearest;
+    end if;
+    c := flywheel._ranked(near.f1, near.f2, near.f3, other_ids, query, embedder_id, part, question, project, node, span_id, trace_id, group_key, held_out,
+      (policy ->> 'half_life_days')::double precision, array[policy #>> '{weights,similarity}', policy #>> '{weights,recency}',
+      policy #>> '{weights,disagreement}', policy #>> '{weights,trust}']::double precision[]);
+    exit when coalesce(cardinality(near.f1), 0) < nearest or cardinality(c.ids) >= 2 * wanted or nearest > 10000;
     nearest := nearest * 10;
   end loop;
   if c.ids is null then
     return;
   end if;
-  chosen := flywheel._pick_shots(wanted, (policy ->> 'diversity')::double precision,
-    case when strategy = 'random' then array(select 1 - ('x' || left(md5(id || seed), 8))::bit(32)::bigint / 4294967296.0 from unnest(c.ids) as id) else c.relevances end,
-    c.vectors, 0.97, c.verdicts, most_of_verdict, case strategy when 'disagreement_first' then c.disagreed else c.fixed end,
+  if strategy = 'random' then
+    c.relevances := array(select 1 - flywheel._hash01(each.id, seed) from unnest(c.ids) as each(id));
+  end if;
+  chosen := flywheel._pick_shots(wanted, (policy ->> 'diversity')::double precision, c.relevances, c.vectors, 0.97, c.verdicts, most_of_verdict,
+    case strategy when 'disagreement_first' then c.disagreed else c.fixed end,
     case strategy when 'fixed_first' then wanted when 'disagreement_first' then wanted / 2 when 'any_plus_fixed' then wanted / 2 else 0 end,
     c.disagreed, greatest(wanted / 2, 1), c.users, c.sessions, c.hashes, c.tokens, (policy ->> 'token_budget')::integer);
   return query
@@ -209,7 +237,7 @@ begin
      order by 2 desc;
 end
 $function$;
-comment on function flywheel._retrieve is 'Internal: choose examples for one target from the candidates a statement gathers.';
+comment on function flywheel._retrieve is 'Internal: choose examples for one target.';
 
 -- Calling a function of pgvector loads it; its settings are known from then on. Before version 0.8 there is no iterative_scan.
 do $block$
@@ -252,18 +280,12 @@ set search_path = pg_catalog, pg_temp
 as $function$
 declare
   embedder flywheel.embedders := flywheel._shot_embedder(policy);
-  pool text := flywheel._pool_sql(question, null, null);
-  strategy text := policy ->> 'strategy';
-  near text;
-  with_vector text;
-  without_vector text;
+  near_sql text;
   target record;
 begin
-  if strategy not in ('recent', 'random') and embedder.dimensions = _chosen_for.dimensions then
-    near := flywheel._near_sql(pool, question, 'item', embedder.embedder_id, embedder.dimensions);
+  if policy ->> 'strategy' not in ('recent', 'random') and embedder.dimensions = _chosen_for.dimensions then
+    near_sql := flywheel._near_sql(question, null, null, 'item', embedder.embedder_id, embedder.dimensions);
   end if;
-  with_vector := flywheel._candidates_sql(strategy, pool, near, 'item', embedder.embedder_id);
-  without_vector := flywheel._candidates_sql(strategy, pool, null, 'item', embedder.embedder_id);
   for target in
     select wanted.place::integer as place, span.span_id, span.trace_id, flywheel._group_key(span) as group_key,
            flywheel._vector_of(_chosen_for.embeddings, _chosen_for.dimensions, wanted.place::integer) as vector
@@ -272,8 +294,8 @@ begin
   loop
     return query
       select target.place, shot.*
-        from flywheel._retrieve(case when target.vector is null then without_vector else with_vector end, policy, target.vector, target.span_id,
-          target.trace_id, target.group_key, flywheel._split(target.group_key) <> 'train', _chosen_for.most_of_verdict, target.span_id::text) as shot;
+        from flywheel._retrieve(near_sql, policy, target.vector, embedder.embedder_id, 'item', question, null, null, target.span_id,
+          target.trace_id, target.group_key, flywheel._split(target.group_key) <> 'train', most_of_verdict, target.span_id::text) as shot;
   end loop;
 end
 $function$;
