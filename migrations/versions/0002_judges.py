@@ -380,6 +380,8 @@ EXAMPLES = [
     "create index examples_servable on flywheel.examples (validator_id, created_at) where status = 'servable'",
     "create index examples_project on flywheel.examples (project, node, created_at) where status = 'servable'",
     "create index examples_span_id on flywheel.examples (span_id)",
+    "create index examples_content_hash on flywheel.examples (content_hash)",
+    "create index examples_user_id on flywheel.examples (project, user_id) where user_id is not null",
     """
     create index examples_to_compare on flywheel.examples (created_at)
       where compared_at is null and status in ('candidate', 'servable')
