@@ -1,0 +1,502 @@
+-- Embeddings: which texts need a vector, the queue for them, and the embedders that make them.
+--
+-- Jobs of lane embed name an embedder where others name versions, and examples or spans where others name spans.
+
+insert into flywheel.embedders (embedder_id, name, kind, dimensions, status)
+select flywheel.new_id(), 'hashing', 'hashing', 384, 'serving' where not exists (select from flywheel.embedders);
+
+create or replace function flywheel._text_parts(target text, input text, output text) returns table (part text, body text)
+language sql immutable security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+  select 'item', coalesce(flywheel._item_text(target, input, output), '')
+   union all
+  select 'input', input where input is not null
+$function$;
+comment on function flywheel._text_parts is 'Internal: the texts that are embedded: what is judged, and the input alone.';
+
+-- _embed_target: what the question of an example is about; a fix for no question is about the output.
+create or replace function flywheel._embed_target(validator_id uuid) returns text
+language sql stable security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+  select coalesce((
+    select versions.target from flywheel.validator_versions as versions
+     where versions.validator_id = _embed_target.validator_id
+     order by versions.status in ('active', 'shadow') desc, versions.version desc limit 1), 'output')
+$function$;
+comment on function flywheel._embed_target is 'Internal: the target of a validator''s version that runs, or of its newest.';
+
+create or replace function flywheel._text_hash(body text) returns text
+language sql immutable security invoker parallel safe
+begin atomic
+  select encode(sha256(convert_to(body, 'UTF8')), 'hex');
+end;
+comment on function flywheel._text_hash is 'Internal: SHA-256 of a text, in hexadecimal.';
+
+-- _queue_subjects: in jobs small enough that the texts of one fit a worker's memory, however long they are.
+create or replace function flywheel._queue_subjects(embedder_id uuid, subject_ids uuid[], priority integer, started_from timestamptz, started_until timestamptz, origin text)
+returns integer
+language sql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+  with queued as (
+    insert into flywheel._ready (lane, priority, job_id, version_ids, span_ids, started_from, started_until, origin)
+    select 'embed', _queue_subjects.priority::smallint, flywheel.new_id(), array[_queue_subjects.embedder_id], subject_ids[chunk.first : chunk.first + 199],
+           _queue_subjects.started_from, _queue_subjects.started_until, _queue_subjects.origin
+      from generate_series(1, coalesce(cardinality(subject_ids), 0), 200) as chunk(first)
+    returning 1
+  )
+  select coalesce(cardinality(subject_ids), 0) from (select count(*) from queued) as done
+$function$;
+comment on function flywheel._queue_subjects is 'Internal: queue examples or spans for an embedder; returns how many.';
+
+create or replace function flywheel._embed_new_examples() returns trigger
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  added uuid[];
+begin
+  select array_agg(new_examples.example_id) into added from new_examples where new_examples.status <> 'revoked';
+  if added is not null then
+    perform flywheel._queue_subjects(embedders.embedder_id, added, 1, now(), now(), 'live') from flywheel.embedders where embedders.status <> 'retired';
+    perform flywheel._wake();
+  end if;
+  return null;
+end
+$function$;
+comment on function flywheel._embed_new_examples is 'Internal: queue new examples for every embedder.';
+
+-- _follow_examples: vectors know whether their example is servable, so that an index can hold just those.
+create or replace function flywheel._follow_examples() returns trigger
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  moved uuid[];
+  changed uuid[];
+begin
+  select array_agg(new_examples.example_id) filter (
+           where (new_examples.status, new_examples.validator_id) is distinct from (old_examples.status, old_examples.validator_id)),
+         array_agg(new_examples.example_id) filter (
+           where new_examples.status <> 'revoked' and (new_examples.content_hash <> old_examples.content_hash or old_examples.status = 'revoked'))
+    into moved, changed
+    from new_examples join old_examples using (example_id);
+  if moved is not null then
+    update flywheel._example_embeddings as embeddings
+       set servable = examples.status = 'servable', validator_id = examples.validator_id
+      from flywheel.examples
+     where embeddings.example_id = any (moved) and examples.example_id = embeddings.example_id
+       and (embeddings.servable, embeddings.validator_id) is distinct from (examples.status = 'servable', examples.validator_id);
+  end if;
+  if changed is not null then
+    perform flywheel._queue_subjects(embedders.embedder_id, changed, 1, now(), now(), 'live') from flywheel.embedders where embedders.status <> 'retired';
+    perform flywheel._wake();
+  end if;
+  return null;
+end
+$function$;
+comment on function flywheel._follow_examples is 'Internal: tell the vectors of examples what became of them, and queue those whose text changed.';
+
+create or replace trigger embed_new_examples after insert on flywheel.examples
+  referencing new table as new_examples for each statement execute function flywheel._embed_new_examples();
+create or replace trigger follow_examples after update on flywheel.examples
+  referencing old table as old_examples new table as new_examples for each statement execute function flywheel._follow_examples();
+
+-- _running_subjects: the texts behind running jobs, with the hash of each; no example that was taken back.
+create or replace function flywheel._running_subjects(fences uuid[])
+returns table (embedder_id uuid, subject_id uuid, started_at timestamptz, revision integer, part text, content_hash text, body text)
+language sql stable security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+  with work as materialized (
+    select distinct running.version_ids[1] as embedder_id, subject.id, running.started_from, running.started_until
+      from flywheel._running as running cross join unnest(running.span_ids) as subject(id)
+     where running.fence = any (_running_subjects.fences)
+  ), found as (
+    select work.embedder_id, work.id, null::timestamptz as started_at, null::integer as revision, texts.part, texts.body
+      from work join flywheel.examples on examples.example_id = work.id and examples.status <> 'revoked'
+     cross join lateral flywheel._text_parts(flywheel._embed_target(examples.validator_id), examples.input, examples.output) as texts
+    union all
+    select work.embedder_id, work.id, span.started_at, span.revision, texts.part, texts.body
+      from work join flywheel.spans as span on span.span_id = work.id and span.started_at between work.started_from and work.started_until
+     cross join lateral (
+       select parts.part, parts.body from flywheel._text_parts('output', span.input, span.output) as parts
+       union all
+       select 'output', span.output where span.output is not null) as texts
+  )
+  select found.embedder_id, found.id, found.started_at, found.revision, found.part, flywheel._text_hash(found.body), found.body from found
+$function$;
+comment on function flywheel._running_subjects is 'Internal: the texts of running jobs of lane embed: of examples, and of spans (which have a start).';
+
+-- _read_embeddings: a text that has its vector is not made again. Of a very long one both ends are enough.
+create or replace function flywheel._read_embeddings(fences uuid[])
+returns table (embedder_id uuid, subject_id uuid, part text, content_hash text, body text)
+language sql stable security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+  select wanted.embedder_id, wanted.subject_id, wanted.part, wanted.content_hash,
+         case when length(wanted.body) <= 32768 then wanted.body else left(wanted.body, 16384) || ' ' || right(wanted.body, 16384) end
+    from flywheel._running_subjects(fences) as wanted
+   where not exists (
+           select from flywheel._example_embeddings as made
+            where (made.example_id, made.embedder_id, made.part, made.content_hash) = (wanted.subject_id, wanted.embedder_id, wanted.part, wanted.content_hash))
+     and not exists (
+           select from flywheel.span_embeddings as made
+            where (made.span_id, made.embedder_id, made.part, made.started_at, made.content_hash)
+                = (wanted.subject_id, wanted.embedder_id, wanted.part, wanted.started_at, wanted.content_hash))
+$function$;
+comment on function flywheel._read_embeddings is 'Internal: the texts of running jobs that have no vector yet.';
+
+-- _write_embeddings: vectors lie one behind another in `embeddings`. A text that changed meanwhile keeps its old vector:
+-- the change has queued it again. The examples stay locked, so that none changes its status between here and the commit.
+create or replace function flywheel._write_embeddings(
+  worker_id uuid, fences uuid[], embedder_id uuid, subject_ids uuid[], parts text[], content_hashes text[], embeddings real[])
+returns integer
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  held uuid[] := flywheel._lock_fences(_write_embeddings.worker_id, _write_embeddings.fences);
+  size integer;
+begin
+  select embedders.dimensions into size from flywheel.embedders
+   where embedders.embedder_id = _write_embeddings.embedder_id and embedders.status <> 'retired' for share;
+  if found then
+    perform from flywheel.examples where examples.example_id = any (subject_ids) order by examples.example_id for share;
+    with made as materialized (
+      select wanted.*, (_write_embeddings.embeddings[(given.place - 1) * size + 1 : given.place * size])::public.halfvec as vector
+        from unnest(subject_ids, parts, content_hashes) with ordinality as given(id, part, hash, place)
+        join flywheel._running_subjects(held) as wanted
+          on (wanted.subject_id, wanted.part, wanted.content_hash, wanted.embedder_id) = (given.id, given.part, given.hash, _write_embeddings.embedder_id)
+    ), of_examples as (
+      insert into flywheel._example_embeddings as stored (example_id, embedder_id, part, validator_id, servable, content_hash, embedding)
+      select made.subject_id, made.embedder_id, made.part, examples.validator_id, examples.status = 'servable', made.content_hash, made.vector
+        from made join flywheel.examples on examples.example_id = made.subject_id
+       where made.started_at is null
+          on conflict on constraint _example_embeddings_pkey do update
+         set (servable, content_hash, embedding, embedded_at) = (excluded.servable, excluded.content_hash, excluded.embedding, now())
+    )
+    insert into flywheel.span_embeddings as stored (span_id, started_at, revision, embedder_id, part, content_hash, embedding)
+    select made.subject_id, made.started_at, made.revision, made.embedder_id, made.part, made.content_hash, made.vector
+      from made where made.started_at is not null
+        on conflict on constraint span_embeddings_pkey do update
+       set (revision, content_hash, embedding, embedded_at) = (excluded.revision, excluded.content_hash, excluded.embedding, now());
+  end if;
+  return flywheel._finish(_write_embeddings.worker_id, held);
+end
+$function$;
+comment on function flywheel._write_embeddings is 'Internal: store the vectors of running jobs and end the jobs; returns how many were still the worker''s.';
+
+create or replace function flywheel._unembedded(embedder_id uuid) returns table (example_id uuid)
+language sql stable security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+  select examples.example_id from flywheel.examples
+   where examples.status <> 'revoked'
+     and not exists (select from flywheel._example_embeddings as made
+                      where (made.example_id, made.embedder_id, made.part) = (examples.example_id, _unembedded.embedder_id, 'item'))
+$function$;
+comment on function flywheel._unembedded is 'Internal: examples that have no vector of an embedder.';
+
+-- _sampled_spans: spans of sampled traces that arrived since. The hash is of the trace: all its spans, or none.
+create or replace function flywheel._sampled_spans(embedder flywheel.embedders, max_spans integer)
+returns table (span_id uuid, started_at timestamptz)
+language sql stable security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+  select span.span_id, span.started_at
+    from flywheel.spans as span
+   where embedder.span_permille > 0
+     and span.ingested_at >= embedder.checked_at - interval '2 minutes'
+     and flywheel._hash01(span.trace_id, 'embed') < embedder.span_permille / 1000.0
+     and not exists (select from flywheel.span_embeddings as made
+                      where (made.span_id, made.embedder_id, made.part, made.started_at) = (span.span_id, embedder.embedder_id, 'item', span.started_at))
+     and not exists (select from flywheel._pending_spans(embedder.embedder_id) as pending where pending.span_id = span.span_id)
+   limit max_spans
+$function$;
+comment on function flywheel._sampled_spans is 'Internal: sampled spans that have no vector of an embedder and none on its way.';
+
+create or replace function flywheel._queue_missing(embedder flywheel.embedders) returns integer
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  examples uuid[] := array(
+    select missing.example_id from flywheel._unembedded(embedder.embedder_id) as missing
+     where not exists (select from flywheel._pending_spans(embedder.embedder_id) as pending where pending.span_id = missing.example_id));
+  spans record;
+  queued integer := flywheel._queue_subjects(embedder.embedder_id, examples, 2, now(), now(), 'reconcile');
+begin
+  select array_agg(span_id) as ids, min(started_at) as earliest, max(started_at) as latest into spans
+    from flywheel._sampled_spans(embedder, 10000);
+  queued := queued + flywheel._queue_subjects(embedder.embedder_id, spans.ids, 2, spans.earliest, spans.latest, 'live');
+  update flywheel.embedders set checked_at = now()
+   where embedders.embedder_id = embedder.embedder_id and coalesce(cardinality(spans.ids), 0) < 10000;  -- else the rest comes next time
+  return queued;
+end
+$function$;
+comment on function flywheel._queue_missing is 'Internal: queue what an embedder has no vector of: examples, and sampled spans; returns how many.';
+
+create or replace function flywheel._embedder(name text) returns flywheel.embedders
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  wanted flywheel.embedders;
+begin
+  perform from flywheel.embedders order by embedder_id for update;
+  select * into wanted from flywheel.embedders where embedders.name = _embedder.name;
+  if not found then
+    raise exception using errcode = 'WF009', message = format('there is no embedder %s', _embedder.name),
+      hint = 'List them: select name from flywheel.embedder_status.';
+  end if;
+  return wanted;
+end
+$function$;
+comment on function flywheel._embedder is 'Internal: an embedder by its name; all of them stay locked.';
+
+create or replace function flywheel._require_embedder(name text, kind text, model text, provider text, dimensions integer, parameters jsonb) returns void
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  problem text := case
+    when name is null or name !~ '^[a-z][a-z0-9_-]{0,62}$' then format('%s is no name of 1 to 63 lower-case letters, digits, - and _', coalesce(name, 'null'))
+    when exists (select from flywheel.embedders where embedders.name = _require_embedder.name) then 'there is one of this name'
+    when kind is null or kind not in ('hashing', 'openai', 'sentence_transformers') then format('%s is not one of hashing, openai, sentence_transformers', coalesce(kind, 'null'))
+    when (kind = 'hashing') <> (model is null) then case when model is null then format('kind %s needs a model', kind) else 'kind hashing has no model' end
+    when (kind = 'openai') <> (provider is not null) then case when provider is null then 'kind openai needs a provider' else format('kind %s has no provider', kind) end
+    when dimensions is null or dimensions not between 8 and 4000 then format('%s dimensions are not from 8 to 4000', coalesce(dimensions::text, 'null'))
+    when jsonb_typeof(parameters) is distinct from 'object' then 'parameters are not an object'
+  end;
+begin
+  if problem is not null then
+    raise exception using errcode = 'WF009', message = format('embedder %s cannot be added: %s', name, problem),
+      hint = 'As in flywheel.add_embedder(''small'', ''openai'', ''text-embedding-3-small'', ''openai'', 512).';
+  elsif provider is not null and not exists (select from flywheel.providers where providers.provider = _require_embedder.provider) then
+    raise exception using errcode = 'WF013', message = format('there is no provider %s', provider), hint = 'Set it first: pgflywheel providers set FILE.';
+  end if;
+end
+$function$;
+comment on function flywheel._require_embedder is 'Internal: raise WF009 or WF013 where an embedder cannot be added.';
+
+create or replace function flywheel.add_embedder(
+  name text, kind text, model text default null, provider text default null, dimensions integer default 384, parameters jsonb default '{}',
+  span_permille integer default 0)
+returns uuid
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  made flywheel.embedders;
+begin
+  perform flywheel._require_embedder(name, kind, model, provider, dimensions, parameters);
+  insert into flywheel.embedders (embedder_id, name, kind, model, provider, dimensions, parameters)
+  values (flywheel.new_id(), add_embedder.name, add_embedder.kind, add_embedder.model, add_embedder.provider, add_embedder.dimensions, add_embedder.parameters)
+  returning embedders.* into made;
+  perform flywheel.sample_embedder(made.name, add_embedder.span_permille);
+  perform flywheel._queue_missing(made);
+  perform flywheel._wake();
+  return made.embedder_id;
+end
+$function$;
+comment on function flywheel.add_embedder is
+  'Add an embedder and queue every example for it; another one serves meanwhile. parameters {"switch": true}: it serves as soon as it is complete.';
+
+create or replace function flywheel.sample_embedder(name text, permille integer) returns void
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  wanted flywheel.embedders := flywheel._embedder(name);
+begin
+  if permille is null or permille not between 0 and 1000 then
+    raise exception using errcode = 'WF009', message = format('%s is not a share of traces from 0 to 1000 per thousand', coalesce(permille::text, 'null'));
+  end if;
+  update flywheel.embedders set span_permille = permille,
+         checked_at = case when embedders.span_permille = 0 then now() else embedders.checked_at end  -- spans from now on
+   where embedders.embedder_id = wanted.embedder_id;
+end
+$function$;
+comment on function flywheel.sample_embedder is 'Embed also the spans of so many traces of a thousand, of those that come from now on; 0 = none.';
+
+create or replace function flywheel.serve_embedder(name text, force boolean default false) returns void
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  wanted flywheel.embedders := flywheel._embedder(name);
+  missing bigint := (select count(*) from flywheel._unembedded(wanted.embedder_id));
+begin
+  if wanted.status = 'retired' or (missing > 0 and not force) then
+    raise exception using errcode = 'WF004', message = format('embedder %s cannot serve', wanted.name),
+      detail = case when wanted.status = 'retired' then 'It is retired, and its vectors are deleted.' else format('%s examples have no vector of it yet.', missing) end,
+      hint = case when wanted.status = 'retired' then 'Add it anew under another name.' else 'Wait for a worker with lane embed, or force it: those examples are found without similarity until then.' end;
+  end if;
+  if wanted.status = 'filling' then
+    update flywheel.embedders set status = 'filling', changed_at = now() where status = 'serving';
+    update flywheel.embedders set status = 'serving', changed_at = now(), parameters = embedders.parameters - 'switch'
+     where embedders.embedder_id = wanted.embedder_id;
+  end if;
+end
+$function$;
+comment on function flywheel.serve_embedder is
+  'Let retrieval use another embedder; it must have a vector of every example unless forced. The one before stays up to date until it is retired.';
+
+create or replace function flywheel.retire_embedder(name text) returns bigint
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  wanted flywheel.embedders := flywheel._embedder(name);
+  named_by text := (
+    select min(validators.name) from flywheel.validator_versions as versions join flywheel.validators using (validator_id)
+     where versions.status in ('active', 'shadow', 'paused') and versions.definition #>> '{shots,embedder}' = wanted.name);
+  deleted bigint;
+begin
+  if wanted.status = 'serving' or named_by is not null then
+    raise exception using errcode = 'WF004', message = format('embedder %s cannot be retired', wanted.name),
+      detail = case when named_by is null then 'It is the one that serves.' else format('Validator %s names it.', named_by) end,
+      hint = case when named_by is null then 'Let another one serve first: select flywheel.serve_embedder(name).' else 'Retire that version, or let it name another.' end;
+  end if;
+  update flywheel.embedders set status = 'retired', changed_at = now() where embedders.embedder_id = wanted.embedder_id;
+  delete from flywheel._ready where version_ids = array[wanted.embedder_id];
+  delete from flywheel._later where version_ids = array[wanted.embedder_id];
+  delete from flywheel._dead where version_ids = array[wanted.embedder_id];
+  delete from flywheel._example_embeddings as made where made.embedder_id = wanted.embedder_id;
+  get diagnostics deleted = row_count;
+  return deleted;
+end
+$function$;
+comment on function flywheel.retire_embedder is 'End an embedder and delete its vectors of examples; returns how many. Those of spans go with their days.';
+
+-- _queue_embeddings: what past triggers came, and the embedder that is to serve once complete.
+create or replace function flywheel._queue_embeddings() returns bigint
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  wanted flywheel.embedders;
+  touched bigint := 0;
+begin
+  for wanted in
+    select * from flywheel.embedders
+     where status <> 'retired' and (parameters @> '{"switch": true}' or checked_at < now() - interval '1 minute')
+     order by embedder_id
+  loop
+    touched := touched + flywheel._queue_missing(wanted);
+    if wanted.status = 'filling' and wanted.parameters @> '{"switch": true}' and not exists (select from flywheel._unembedded(wanted.embedder_id)) then
+      perform flywheel.serve_embedder(wanted.name);
+      touched := touched + 1;
+    end if;
+  end loop;
+  if touched > 0 then
+    perform flywheel._wake();
+  end if;
+  return touched;
+end
+$function$;
+comment on function flywheel._queue_embeddings is 'Internal: queue what has no vector yet, and switch to an embedder that is complete; returns how many of both.';
+
+create or replace view flywheel.embedder_status as
+  select embedders.name, embedders.kind, embedders.model, embedders.provider, embedders.dimensions, embedders.status, embedders.span_permille,
+         known.examples, made.embedded, known.examples - made.embedded as waiting, failed.dead, embedders.created_at, embedders.changed_at
+    from flywheel.embedders
+   cross join (select count(*) as examples from flywheel.examples where examples.status <> 'revoked') as known
+   cross join lateral (
+     select count(*) as embedded from flywheel._example_embeddings as vectors join flywheel.examples using (example_id)
+      where vectors.embedder_id = embedders.embedder_id and vectors.part = 'item' and examples.status <> 'revoked') as made
+   cross join lateral (
+     select coalesce(sum(cardinality(dead.span_ids)), 0)::bigint as dead from flywheel._dead as dead
+      where dead.version_ids = array[embedders.embedder_id]) as failed;
+comment on view flywheel.embedder_status is 'The embedders, and how far each is.';
+comment on column flywheel.embedder_status.name is 'Its name.';
+comment on column flywheel.embedder_status.kind is 'hashing, openai or sentence_transformers.';
+comment on column flywheel.embedder_status.model is 'Model name or directory; null for hashing.';
+comment on column flywheel.embedder_status.provider is 'Provider of kind openai.';
+comment on column flywheel.embedder_status.dimensions is 'Length of its vectors.';
+comment on column flywheel.embedder_status.status is 'serving, filling (vectors are being made and kept) or retired.';
+comment on column flywheel.embedder_status.span_permille is 'Traces of a thousand whose spans are embedded, too.';
+comment on column flywheel.embedder_status.examples is 'Examples there are, without revoked ones.';
+comment on column flywheel.embedder_status.embedded is 'Those with a vector of it.';
+comment on column flywheel.embedder_status.waiting is 'Those without.';
+comment on column flywheel.embedder_status.dead is 'Examples and spans it was given up for; see flywheel.replay_dead().';
+comment on column flywheel.embedder_status.created_at is 'When it was added.';
+comment on column flywheel.embedder_status.changed_at is 'When its status last changed.';
+
+-- _index_name: one index for each question, embedder and part.
+create or replace function flywheel._index_name(embedder_id uuid, validator_id uuid, part text) returns text
+language sql immutable security invoker parallel safe
+begin atomic
+  select '_hnsw_' || left(md5(embedder_id::text || validator_id::text || part), 16);
+end;
+comment on function flywheel._index_name is 'Internal: name of the index of one question''s vectors.';
+
+-- _index_work: statements that cannot run inside of a transaction, for whoever keeps the indexes; none while one is being built.
+-- An index that failed to build is dropped first. One that grew to twice its size for each row is built anew.
+create or replace function flywheel._index_work() returns table (action text, index_name text, statement text)
+language sql stable security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+  with counted as materialized (
+    select flywheel._index_name(made.embedder_id, made.validator_id, made.part) as name, made.embedder_id, made.validator_id, made.part,
+           embedders.dimensions, count(*) as vectors
+      from flywheel._example_embeddings as made join flywheel.embedders using (embedder_id)
+     where made.servable and made.validator_id is not null and embedders.status <> 'retired'
+     group by made.embedder_id, made.validator_id, made.part, embedders.dimensions
+  ), existing as (
+    select classes.relname::text as name, indexes.indisvalid as valid, pg_relation_size(classes.oid) as bytes,
+           (substring(obj_description(classes.oid, 'pg_class') from '([0-9]+) bytes'))::bigint as fresh_bytes
+      from pg_catalog.pg_index as indexes join pg_catalog.pg_class as classes on classes.oid = indexes.indexrelid
+     where indexes.indrelid = 'flywheel._example_embeddings'::regclass and classes.relname like '\_hnsw\_%'
+  ), work as (
+    select 1 as place, 'drop' as action, existing.name, format('drop index concurrently if exists flywheel.%I', existing.name) as statement
+      from existing left join counted using (name)
+     where not existing.valid or coalesce(counted.vectors, 0) < flywheel._setting('index_examples_from') / 2
+    union all
+    select 2, 'create', counted.name, format(
+             'create index concurrently if not exists %I on flywheel._example_embeddings using hnsw ((embedding::public.halfvec(%s)) public.halfvec_cosine_ops)
+               where embedder_id = %L and validator_id = %L and part = %L and servable',
+             counted.name, counted.dimensions, counted.embedder_id, counted.validator_id, counted.part)
+      from counted left join existing using (name)
+     where existing.name is null and counted.vectors >= flywheel._setting('index_examples_from')
+    union all
+    select 3, 'reindex', existing.name, format('reindex index concurrently flywheel.%I', existing.name)
+      from existing join counted using (name)
+     where existing.valid and existing.bytes > 2 * existing.fresh_bytes * counted.vectors and counted.vectors >= flywheel._setting('index_examples_from') / 2
+  )
+  select work.action, work.name, work.statement from work
+   where not exists (select from pg_catalog.pg_stat_progress_create_index as building where building.relid = 'flywheel._example_embeddings'::regclass)
+   order by work.place, work.name
+$function$;
+comment on function flywheel._index_work is 'Internal: what is to be done to the indexes of vectors, as statements to run one by one.';
+
+-- _index_done: how large a row is in a fresh index, for _index_work() to compare with later.
+create or replace function flywheel._index_done(index_name text) returns void
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  vectors bigint := (
+    select count(*) from flywheel._example_embeddings as made
+     where made.servable and flywheel._index_name(made.embedder_id, made.validator_id, made.part) = index_name);
+begin
+  if to_regclass(format('flywheel.%I', index_name)) is not null and vectors > 0 then
+    execute format('comment on index flywheel.%I is %L', index_name,
+      format('Internal: vectors of one question; %s bytes a row when it was fresh.', ceil(pg_relation_size(format('flywheel.%I', index_name)::regclass) / vectors)));
+  end if;
+end
+$function$;
+comment on function flywheel._index_done is 'Internal: note the size of a fresh index with it.';
+
+select flywheel._grant('flywheel_worker', privilege) from unnest(array[
+  'select on flywheel.embedders, flywheel.embedder_status',
+  'execute on function flywheel._read_embeddings(uuid[]), flywheel._write_embeddings(uuid, uuid[], uuid, uuid[], text[], text[], real[]),
+     flywheel._queue_embeddings(), flywheel._index_work(), flywheel._index_done(text)']) as privilege;
+select flywheel._grant('flywheel_analyst', 'select on flywheel.embedder_status');
+select flywheel._grant('flywheel_admin', privilege) from unnest(array[
+  'select on flywheel.embedders, flywheel.embedder_status',
+  'execute on function flywheel.add_embedder(text, text, text, text, integer, jsonb, integer), flywheel.sample_embedder(text, integer),
+     flywheel.serve_embedder(text, boolean), flywheel.retire_embedder(text)']) as privilege;
