@@ -216,6 +216,7 @@ comment on function flywheel.read_test_split is
   'Agreement on the test split, once a judge version (default: the newest); the second reading is refused with WF014 unless again is true. Each is recorded.';
 
 -- _queue_labelled: behind live work. Spans whose revision has moved on since the label are left out: nobody judges an old one.
+-- Split all is what may be seen, as in the view alignment.
 create or replace function flywheel._queue_labelled(version_id uuid, splits text[]) returns bigint
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -225,14 +226,20 @@ declare
   missing record;
 begin
   select * into chosen from flywheel.validator_versions as versions where versions.version_id = _queue_labelled.version_id;
+  with gold as materialized (
+    select labels.*, count(*) filter (where labels.split in ('dev', 'test')) over () < 60 as few
+      from flywheel.gold_labels as labels where labels.validator_id = flywheel._question_of(chosen) and labels.passed is not null
+  ), waiting as materialized (
+    select pending.span_id from flywheel._pending_spans(chosen.version_id) as pending
+  )
   select array_agg(spans.span_id order by spans.started_at) as span_ids, min(spans.started_at) as earliest, max(spans.started_at) as latest
     into missing
-    from flywheel.gold_labels as gold
+    from gold
     join flywheel.spans on (spans.span_id, spans.started_at, spans.revision) = (gold.span_id, gold.started_at, gold.revision)
-   where gold.validator_id = flywheel._question_of(chosen) and gold.passed is not null and gold.split = any (splits)
+   where (gold.split = any (splits) or ('all' = any (splits) and (gold.few or gold.split <> 'test')))
      and not exists (select from flywheel.scores
            where (scores.span_id, scores.revision, scores.version_id, scores.started_at) = (spans.span_id, spans.revision, chosen.version_id, spans.started_at))
-     and not exists (select from flywheel._pending_spans(chosen.version_id) as pending where pending.span_id = spans.span_id);
+     and not exists (select from waiting where waiting.span_id = spans.span_id);
   if missing.span_ids is null then
     return 0;
   end if;
@@ -242,7 +249,26 @@ begin
   return cardinality(missing.span_ids);
 end
 $function$;
-comment on function flywheel._queue_labelled is 'Internal: queue the labelled spans of some splits that a judge version has not judged; returns how many.';
+comment on function flywheel._queue_labelled is
+  'Internal: queue the labelled spans of some splits (all: of every split that may be seen) that a judge version has not judged; returns how many.';
+
+-- _waiting_for: what a worker will do in the next minute, and what it will not: later, held, or dead.
+create or replace function flywheel._waiting_for(version_id uuid, out soon bigint, out stuck bigint)
+language sql stable security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+  select coalesce(sum(cardinality(span_ids)) filter (where is_soon), 0), coalesce(sum(cardinality(span_ids)) filter (where not is_soon), 0)
+    from (
+      select span_ids, true as is_soon from flywheel._ready where version_ids @> array[_waiting_for.version_id]
+      union all
+      select span_ids, true from flywheel._running where version_ids @> array[_waiting_for.version_id]
+      union all
+      select span_ids, run_at < now() + interval '1 minute' from flywheel._later where version_ids @> array[_waiting_for.version_id]
+      union all
+      select span_ids, false from flywheel._dead where version_ids @> array[_waiting_for.version_id]
+    ) as jobs
+$function$;
+comment on function flywheel._waiting_for is 'Internal: spans a version waits for: in the queue for the next minute, and put off, held or dead.';
 
 -- Comments on columns: one meaning each, in whichever of these views they stand.
 do $block$
@@ -288,6 +314,7 @@ select flywheel._grant(role, privilege)
   from unnest(array['flywheel_analyst', 'flywheel_reviewer', 'flywheel_admin']) as role, unnest(array[
   'select on flywheel.judged_labels, flywheel.alignment, flywheel.alignment_slices, flywheel.judge_disagreements, flywheel.judge_standing',
   'execute on function flywheel._question_of(flywheel.validator_versions)']) as privilege;
-select flywheel._grant('flywheel_admin', 'execute on function flywheel.read_test_split(text, integer, boolean), flywheel._queue_labelled(uuid, text[])');
+select flywheel._grant('flywheel_admin', 'execute on function flywheel.read_test_split(text, integer, boolean), flywheel._queue_labelled(uuid, text[]),
+  flywheel._waiting_for(uuid)');
 select flywheel._grant('flywheel_admin', 'select on flywheel.test_reads');
 select flywheel._grant(role, 'execute on function flywheel._refresh_standings()') from unnest(array['flywheel_worker', 'flywheel_admin']) as role;

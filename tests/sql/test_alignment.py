@@ -42,12 +42,13 @@ def labelled(
     with connection.transaction():
         connection.execute("set local session_replication_role = replica")
         connection.execute(
-            "insert into flywheel.spans (span_id, trace_id, input, output, node, started_at) values (%s, %s, 'q', 'a', %s, %s)",
+            """insert into flywheel.spans (span_id, trace_id, input, output, node, started_at)
+               values (%s, %s, 'q', 'a', %s, %s)""",
             [span_id, span_id, node, STARTED],
         )
         connection.execute(
-            """insert into flywheel.labels (label_id, validator_id, span_id, started_at, revision, trace_id, project, annotator,
-                                            passed, critique, lane, incl_prob, group_key, split)
+            """insert into flywheel.labels (label_id, validator_id, span_id, started_at, revision, trace_id, project,
+                                            annotator, passed, critique, lane, incl_prob, group_key, split)
                select flywheel.new_id(), validator_id, %s, %s, 1, %s, 'default', 'ann', %s, 'so', %s, %s, %s, %s
                  from flywheel.validators where name = %s""",
             [
@@ -168,8 +169,8 @@ def test_a_disagreement_stays_open_until_someone_looks_again(connection: Connect
     query = "select span_id, kind, human_critique, reviewed from flywheel.judge_disagreements"
     assert rows(connection, query) == [(span_id, "false_pass", "so", False)]
     connection.execute(
-        """insert into flywheel.labels (label_id, validator_id, span_id, started_at, revision, trace_id, project, annotator,
-                                        passed, critique, blind, group_key, split, supersedes)
+        """insert into flywheel.labels (label_id, validator_id, span_id, started_at, revision, trace_id, project,
+                                        annotator, passed, critique, blind, group_key, split, supersedes)
            select flywheel.new_id(), validator_id, span_id, started_at, revision, trace_id, project, annotator, false,
                   'still rude', false, group_key, split, label_id from flywheel.labels where span_id = %s""",
         [span_id],

@@ -97,8 +97,9 @@ def test_two_versions_are_compared_on_what_both_judged(connection: Connection) -
     labelled(connection, True, {first: (True, 0.9), second: (True, 0.9)})
     labelled(connection, False, {first: (False, 0.9)})
     labelled(connection, False, {first: (False, 0.9), second: (None, None)})
-    query = """select labels, both_right, only_a_right, only_b_right, both_wrong, mcnemar_p, log_e, tpr_a, tpr_b, tnr_a, tnr_b,
-                      cost_usd_a, latency_ms_b from flywheel.compare_judges('polite', 1, 2)"""
+    query = """select labels, both_right, only_a_right, only_b_right, both_wrong, mcnemar_p, log_e,
+                      tpr_a, tpr_b, tnr_a, tnr_b, cost_usd_a, latency_ms_b
+                 from flywheel.compare_judges('polite', 1, 2)"""
     *counts, p, log_e, tpr_a, tpr_b, tnr_a, tnr_b, cost, latency = rows(connection, query)[0]
     assert counts == [14, 1, 2, 11, 0]
     assert p == close(0.0224609375)
