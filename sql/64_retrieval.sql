@@ -301,8 +301,70 @@ end
 $function$;
 comment on function flywheel._chosen_for is 'Internal: the examples a policy chooses for each of several spans.';
 
--- _shots_for: what a judge is shown for each of several spans; place numbers them. Without a vector (embeddings null, or null
--- in its place) similarity is left out and the newest are chosen from.
+create or replace function flywheel._application_policy(k integer, strategy text, token_budget integer, half_life_days double precision, diversity double precision)
+returns jsonb
+language plpgsql immutable security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  given jsonb := jsonb_build_object('strategy', strategy, 'count', k, 'token_budget', token_budget, 'half_life_days', half_life_days) ||
+    case when strategy in ('recent', 'random', 'diverse') then '{}' else jsonb_build_object('diversity', diversity) end;
+  problem text := flywheel._shots_problem(given);
+begin
+  if problem is not null or strategy is null or k is null then
+    raise exception using errcode = 'WF009', message = format('examples cannot be retrieved so: %s', coalesce(problem, 'strategy and k must be given')),
+      hint = 'See flywheel.retrieve_examples in docs/reference/functions.md.';
+  end if;
+  return flywheel._shot_policy(given);
+end
+$function$;
+comment on function flywheel._application_policy is 'Internal: the arguments of retrieve_examples as a policy; raises WF009.';
+
+create or replace function flywheel._query_vector(embedder flywheel.embedders, embedding real[], span_id uuid) returns public.halfvec
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  found_vector public.halfvec;
+begin
+  if embedding is not null then
+    if cardinality(embedding) is distinct from embedder.dimensions then
+      raise exception using errcode = 'WF009',
+        message = format('the vector has %s dimensions and embedder %s has %s', cardinality(embedding), coalesce(embedder.name, '(none)'), coalesce(embedder.dimensions, 0)),
+        hint = 'Embed the input with the embedder that serves: see flywheel.embedder_status.';
+    end if;
+    return embedding::public.halfvec;
+  end if;
+  select v.embedding into found_vector from flywheel.span_embeddings as v
+   where v.span_id = _query_vector.span_id and v.embedder_id = embedder.embedder_id and v.part = 'input'
+   order by v.started_at desc limit 1;
+  if found_vector is null then
+    raise exception using errcode = 'WF009', message = 'there is no vector to compare examples with',
+      detail = 'SQL cannot embed a text; this strategy goes by similarity.',
+      hint = 'Pass embedding (python: pgflywheel.judge.embed), or take the strategy recent or random.';
+  end if;
+  return found_vector;
+end
+$function$;
+comment on function flywheel._query_vector is 'Internal: the vector given, else the one stored for a span; raises WF009.';
+
+-- _frozen_for: the same set for each span, in the order it was signed in. A guard is a guard: a span of a member's own group or trace
+-- is shown the others.
+create or replace function flywheel._frozen_for(shot_set text, span_ids uuid[], started_ats timestamptz[]) returns table (place integer, example_id uuid, rank integer)
+language sql stable security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+  select wanted.place::integer, e.example_id, (row_number() over (partition by wanted.place order by listed.place desc))::integer
+    from unnest(flywheel._frozen_shots(_frozen_for.shot_set)) with ordinality as listed(example_id, place)
+    join flywheel.examples as e on e.example_id = listed.example_id
+   cross join unnest(_frozen_for.span_ids, _frozen_for.started_ats) with ordinality as wanted(span_id, started_at, place)
+    join flywheel.spans as span on (span.span_id, span.started_at) = (wanted.span_id, wanted.started_at)
+   where e.span_id <> span.span_id and e.trace_id <> span.trace_id and e.group_key <> flywheel._group_key(span)
+$function$;
+comment on function flywheel._frozen_for is 'Internal: a frozen set of shots for each of several spans.';
+
+-- _shots_for: what a judge is shown for each of several spans; place numbers them. Without a vector (embeddings null, or too few)
+-- similarity is left out and the newest are chosen from. A frozen set has no ranks: its components are null.
 create or replace function flywheel._shots_for(version_id uuid, span_ids uuid[], started_ats timestamptz[], embeddings real[], dimensions integer)
 returns table (place integer, example_id uuid, rank integer, kind text, input text, output text, corrected_output text, passed boolean, critique text,
                similarity double precision, recency double precision, disagreement double precision, trust double precision,
@@ -316,17 +378,69 @@ declare
 begin
   select * into version from flywheel.validator_versions as versions where versions.version_id = _shots_for.version_id;
   policy := flywheel._shot_policy(version.definition -> 'shots');
-  if policy ->> 'strategy' = 'none' or policy ->> 'count' = '0' then
-    return;
+  if policy ? 'shot_set' then
+    return query
+      select shot.place, e.example_id, shot.rank, e.kind, e.input, e.output, e.corrected_output, coalesce(e.passed, false), coalesce(e.critique, ''),
+             null::double precision, null::double precision, null::double precision, null::double precision, null::double precision,
+             null::double precision, e.tokens
+        from flywheel._frozen_for(policy ->> 'shot_set', _shots_for.span_ids, _shots_for.started_ats) as shot
+        join flywheel.examples as e on e.example_id = shot.example_id
+       order by shot.place, shot.rank desc;
+  elsif policy ->> 'strategy' <> 'none' and policy ->> 'count' <> '0' then
+    return query
+      select shot.place, e.example_id, shot.rank, e.kind, e.input, e.output, e.corrected_output, coalesce(e.passed, false), coalesce(e.critique, ''),
+             shot.similarity, shot.recency, shot.disagreement, shot.trust, shot.relevance, shot.penalty, e.tokens
+        from flywheel._chosen_for(flywheel._question_of(version), policy, _shots_for.span_ids, _shots_for.started_ats, _shots_for.embeddings,
+               _shots_for.dimensions, ((policy ->> 'count')::integer + 1) / 2) as shot
+        join flywheel.examples as e on e.example_id = shot.example_id
+       order by shot.place, shot.rank desc;
   end if;
-  return query
-    select shot.place, e.example_id, shot.rank, e.kind, e.input, e.output, e.corrected_output, coalesce(e.passed, false), coalesce(e.critique, ''),
-           shot.similarity, shot.recency, shot.disagreement, shot.trust, shot.relevance, shot.penalty, e.tokens
-      from flywheel._chosen_for(flywheel._question_of(version), policy, _shots_for.span_ids, _shots_for.started_ats, _shots_for.embeddings,
-             _shots_for.dimensions, ((policy ->> 'count')::integer + 1) / 2) as shot
-      join flywheel.examples as e on e.example_id = shot.example_id
-     order by shot.place, shot.rank desc;
 end
 $function$;
 comment on function flywheel._shots_for is
   'Internal: the examples a judge version is shown for each of several spans, the most relevant last, with every component of their rank.';
+
+-- retrieve_examples: for the application's own prompt: fixed outputs and outputs that passed, the most relevant last. input is what the
+-- user asked; its vector comes from judge.embed, or from a span that was embedded. group_key: a conversation whose own examples stay out.
+create or replace function flywheel.retrieve_examples(
+  project text, node text, input text, k integer default 6, strategy text default 'similar', validator text default null,
+  embedding real[] default null, span_id uuid default null, group_key text default null, token_budget integer default 4000,
+  half_life_days double precision default 30, diversity double precision default 0.4)
+returns table (example_id uuid, rank integer, kind text, input text, output text, corrected_output text, passed boolean, critique text,
+               similarity double precision, recency double precision, disagreement double precision, trust double precision,
+               relevance double precision, penalty double precision, tokens integer)
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  embedder flywheel.embedders := flywheel._shot_embedder('{}');
+  policy jsonb := flywheel._application_policy(k, strategy, token_budget, half_life_days, diversity);
+  question uuid := case when retrieve_examples.validator is not null then flywheel._question_of(flywheel._find_version(retrieve_examples.validator, null)) end;
+  own flywheel.spans;
+  query public.halfvec;
+begin
+  if retrieve_examples.span_id is not null then
+    select * into own from flywheel.spans where spans.span_id = retrieve_examples.span_id order by spans.started_at desc limit 1;
+  end if;
+  if strategy = 'none' or k = 0 then
+    return;
+  elsif strategy not in ('recent', 'random') then
+    query := flywheel._query_vector(embedder, retrieve_examples.embedding, own.span_id);
+  end if;
+  return query
+    select e.example_id, shot.rank, e.kind, e.input, e.output, e.corrected_output, coalesce(e.passed, false), coalesce(e.critique, ''),
+           shot.similarity, shot.recency, shot.disagreement, shot.trust, shot.relevance, shot.penalty, e.tokens
+      from flywheel._retrieve(flywheel._near_sql(question, retrieve_examples.project, retrieve_examples.node, 'input', embedder.embedder_id, embedder.dimensions),
+             policy, query, embedder.embedder_id, 'input', question, retrieve_examples.project, retrieve_examples.node, own.span_id, own.trace_id,
+             coalesce(retrieve_examples.group_key, case when own.span_id is not null then flywheel._group_key(own) end), false, k,
+             coalesce(retrieve_examples.input, '')) as shot
+      join flywheel.examples as e on e.example_id = shot.example_id
+     order by shot.rank desc;
+end
+$function$;
+comment on function flywheel.retrieve_examples is
+  'Examples for an application''s own prompt from a project and node (and the question of a validator): fixed outputs, and outputs that passed; the most relevant last, with every component of their rank.';
+
+select flywheel._grant(role, 'execute on function flywheel.retrieve_examples(text, text, text, integer, text, text, real[], uuid, text, integer, double precision, double precision)')
+  from unnest(array['flywheel_writer', 'flywheel_analyst', 'flywheel_admin']) as role;
+select flywheel._grant('flywheel_worker', 'execute on function flywheel._shots_for(uuid, uuid[], timestamptz[], real[], integer), flywheel._shot_policy(jsonb)');
