@@ -406,9 +406,7 @@ create or replace function flywheel.retrieve_examples(
   project text, node text, input text, k integer default 6, strategy text default 'similar', validator text default null,
   embedding real[] default null, span_id uuid default null, group_key text default null, token_budget integer default 4000,
   half_life_days double precision default 30, diversity double precision default 0.4)
-returns table (example_id uuid, rank integer, kind text, input text, output text, corrected_output text, passed boolean, critique text,
-               similarity double precision, recency double precision, disagreement double precision, trust double precision,
-               relevance double precision, penalty double precision, tokens integer)
+returns setof flywheel.shot
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 as $function$

@@ -318,6 +318,15 @@ LABELS = [
 
 EXAMPLES = [
     """
+    create type flywheel.shot as (
+      example_id uuid, rank integer, kind text, input text, output text, corrected_output text, passed boolean,
+      critique text,
+      similarity double precision, recency double precision, disagreement double precision, trust double precision,
+      relevance double precision, penalty double precision, tokens integer
+    )
+    """,
+    "comment on type flywheel.shot is 'An example as it is shown, with all components of its rank (1 = first).'",
+    """
     create table flywheel.example_policies (
       project text not null,
       sign_off text not null default 'auto',
@@ -951,6 +960,7 @@ SETTINGS = {
 }
 
 DROPPED_ON_DOWNGRADE = [
+    "drop type if exists flywheel.shot cascade",
     "drop index flywheel.scores_shots",
     "delete from flywheel._lanes where lane in ('embed', 'batch')",
     f"delete from flywheel.settings where name in ({', '.join(repr(name) for name in SETTINGS)})",
