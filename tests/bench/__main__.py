@@ -19,6 +19,7 @@ NAMES = (
     "drain",
     "bulk_sql",
     "slow_calls",
+    "judge_calls",
     "held_xmin",
 )
 

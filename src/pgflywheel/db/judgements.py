@@ -72,30 +72,6 @@ class EmbedderRow:
     parameters: Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Begun:
-    """What is to be done with a call: go, cached (with the reply), wait, over_budget or void."""
-
-    call_id: UUID
-    decision: str
-    wait_seconds: float | None
-    detail: str | None
-    reply: dict[str, Any] | None
-
-
-@dataclass(frozen=True, slots=True)
-class ProviderRow:
-    """A provider; prices by model, as columns of provider_models."""
-
-    provider: str
-    base_url: str
-    key_variable: str | None
-    abilities: dict[str, bool]
-    max_in_flight: int
-    time_limit_ms: int
-    prices: dict[str, dict[str, float | None]]
-
-
 async def read_judgements(db: Database, fences: Sequence[UUID], version_id: UUID) -> list[Subject]:
     """Return the claimed spans that a judge version means and has not judged."""
     return await db.rows(Subject, "select * from flywheel._read_judgements(%s, %s)", [list(fences), version_id])
@@ -153,33 +129,6 @@ async def end_judgements(
     )
     jobs, scores = rows[0]
     return jobs, scores
-
-
-async def begin_calls(db: Database, worker_id: UUID, calls: Sequence[Mapping[str, Any]]) -> list[Begun]:
-    """Set aside place, tokens and dollars for calls, or say why not."""
-    statement = "select * from flywheel._begin_calls(%s, %s::jsonb)"
-    return await db.rows(Begun, statement, [worker_id, dumped(calls)])
-
-
-async def block_provider(db: Database, provider: str, seconds: float | None, reason: str, detail: str) -> float:
-    """Leave a provider alone, None: as long as the reason asks for; return for how many seconds from now."""
-    blocked: float | None = await db.value(
-        "select extract(epoch from flywheel._block_provider(%s, %s, %s, %s) - clock_timestamp())::double precision",
-        [provider, seconds, reason, detail],
-    )
-    return max(0.0, blocked or 0.0)
-
-
-async def providers(db: Database) -> list[ProviderRow]:
-    """Return all providers with their prices."""
-    return await db.rows(
-        ProviderRow,
-        "select provider, base_url, key_variable, abilities, max_in_flight, time_limit_ms,"
-        "       coalesce(jsonb_object_agg(models.model, to_jsonb(models) - 'provider' - 'model')"
-        "                filter (where models.model is not null), '{}') as prices"
-        "  from flywheel.providers left join flywheel.provider_models as models using (provider)"
-        " group by provider",
-    )
 
 
 async def budget_share(db: Database, version_id: UUID) -> float:

@@ -7,11 +7,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from time import monotonic
 
-from pgflywheel.db import judgements
+from pgflywheel.db import providers
 from pgflywheel.db.connect import Database
-from pgflywheel.db.judgements import ProviderRow
 from pgflywheel.judge.client import Client
-from pgflywheel.judge.records import Prices, Provider
+from pgflywheel.records import Provider
 
 FRESH_SECONDS = 1.0
 
@@ -58,7 +57,7 @@ class Endpoints:
         return self.known.get(name)
 
     async def _read(self) -> None:
-        found = {row.provider: provider_of(row) for row in await judgements.providers(self.database)}
+        found = {provider.name: provider for provider in await providers.providers(self.database)}
         self.read_at = monotonic()
         for name in self.known.keys() - found.keys():
             self.replaced.append(self.known.pop(name).client)
@@ -74,16 +73,3 @@ class Endpoints:
         self.known, self.replaced, self.read_at = {}, [], float("-inf")
         for client in clients:
             await client.close()
-
-
-def provider_of(row: ProviderRow) -> Provider:
-    """Return a provider as judges know it."""
-    return Provider(
-        row.provider,
-        row.base_url,
-        row.key_variable,
-        row.abilities,
-        row.time_limit_ms,
-        row.max_in_flight,
-        {model: Prices(**prices) for model, prices in row.prices.items()},  # type: ignore[arg-type]  # batch_share is set
-    )

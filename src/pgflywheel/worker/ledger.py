@@ -13,8 +13,8 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from pgflywheel.db import judgements
-from pgflywheel.db.judgements import Begun
+from pgflywheel.db import calls, judgements
+from pgflywheel.db.calls import Begun
 from pgflywheel.worker.buffer import Buffer
 from pgflywheel.worker.site import Site
 
@@ -91,7 +91,7 @@ class Beginner:
 
     async def _begin(self, worker_id: UUID, asked: list[tuple[UUID, Mapping[str, Any], asyncio.Future[Begun]]]) -> None:
         try:
-            begun = await judgements.begin_calls(self.site.database, worker_id, [call for _, call, _ in asked])
+            begun = await calls.begin_calls(self.site.database, worker_id, [call for _, call, _ in asked])
         except BaseException as error:
             for _, _, answer in asked:
                 if not answer.done():

@@ -17,8 +17,9 @@ from time import monotonic
 from typing import Any
 from uuid import uuid4
 
-from pgflywheel.db import judgements
-from pgflywheel.db.judgements import Begun, Subject
+from pgflywheel.db import calls
+from pgflywheel.db.calls import Begun
+from pgflywheel.db.judgements import Subject
 from pgflywheel.judge.failures import CallFailed
 from pgflywheel.judge.judgement import Reading, read
 from pgflywheel.judge.ladder import Ladder
@@ -145,7 +146,7 @@ class Caller:
         """Wait here when it is for a moment."""
         if begun.decision == "void":
             raise Void("the claim is lost")
-        detail, seconds = begun.detail or "", begun.wait_seconds or 0.0
+        detail, seconds = begun.detail or "", begun.wait_seconds
         if begun.decision == "over_budget":
             raise PutOff(seconds, Fault("over_budget", detail), costs=False)
         if monotonic() + seconds > patience or self.site.stopping.is_set():
@@ -171,7 +172,7 @@ class Caller:
         """Return what a failure means for its span; the provider is left alone where it asks for it."""
         if reason := BLOCKS.get(failure.treatment):
             name, after = endpoint.provider.name, failure.retry_after_seconds
-            seconds = await judgements.block_provider(self.site.database, name, after, reason, failure.detail)
+            seconds = await calls.block_provider(self.site.database, name, after, reason, failure.detail)
             log.warning("a provider is left alone", extra={"provider": name, "reason": reason, "seconds": seconds})
             return PutOff(_jittered(seconds), Fault(reason, failure.detail), costs=False)
         if failure.treatment == "retry":
