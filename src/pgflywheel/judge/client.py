@@ -71,7 +71,7 @@ class Client:
     async def upload(self, name: str, content: bytes) -> str:
         """Store a file of batch lines and return its id."""
         files = {"file": (name, content, "application/jsonl")}
-        response = await self._send("POST", "/files", None, MOST_OBJECT_BYTES, files=files)
+        response = await self._send("POST", "/files", None, MOST_OBJECT_BYTES, form=({"purpose": "batch"}, files))
         return _id(_json(response))
 
     async def create_batch(self, file_id: str, metadata: Mapping[str, str] | None = None) -> dict[str, Any]:
@@ -124,7 +124,7 @@ class Client:
         body: bytes | None,
         most_bytes: int,
         time_limit_ms: float | None = None,
-        files: Any = None,
+        form: tuple[dict[str, str], Any] | None = None,
     ) -> httpx2.Response:
         """Send a request within the time limit; CallFailed unless the status is good."""
         client = self._client()
@@ -136,10 +136,13 @@ class Client:
         late = f"no whole reply within {limit_ms:g} ms"
         try:
             async with asyncio.timeout(limit_ms / 1000):
-                options = _options(keyless=self.provider.key_variable is None, files=files is not None)
+                options = _options(keyless=self.provider.key_variable is None, form=form is not None)
                 if method == "GET":
                     return await client.get(path, cast_to=httpx2.Response, options=options)
-                return await client.post(path, cast_to=httpx2.Response, content=body, files=files, options=options)
+                fields, files = form or (None, None)
+                return await client.post(
+                    path, cast_to=httpx2.Response, content=body, body=fields, files=files, options=options
+                )
         except APIStatusError as error:
             raise _failure(error.response) from error
         except (TimeoutError, APITimeoutError) as error:
@@ -207,12 +210,12 @@ async def _bound(response: httpx2.Response) -> None:
     response.stream = Bounded()
 
 
-def _options(*, keyless: bool, files: bool) -> Any:
+def _options(*, keyless: bool, form: bool) -> Any:
     """Return the headers of a request that are not the client's."""
     from openai import Omit
 
     headers: dict[str, Any] = {"Authorization": Omit()} if keyless else {}
-    return {"headers": headers | {"Content-Type": "multipart/form-data"} if files else headers}
+    return {"headers": headers | {"Content-Type": "multipart/form-data"} if form else headers}
 
 
 def _json(response: httpx2.Response) -> Any:

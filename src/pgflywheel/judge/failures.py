@@ -27,39 +27,40 @@ MOST_DETAIL = 500
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A kind of failure: a status (None = any), and words of its code, type, parameter or message."""
+    """A kind of failure: statuses, and a pattern of its code, type, parameter or message; None = any."""
 
-    status: range | None
+    status: range
     words: str | None
     outcome: Outcome
     treatment: Treatment
 
 
-def _only(status: int) -> range:
-    return range(status, status + 1)
-
-
-ANY, BAD = None, range(400, 423)
+NO_MONEY = r"insufficient_quota|insufficient (balance|credit|fund)|out of credit"
+TOO_LONG = r"context_length|maximum context|context length|context window|too many tokens|prompt is too long"
+FILTERED = r"content_filter|content management policy|content policy|moderation|flagged"
+NOT_KNOWN = (
+    r"response_format|json_schema|json_object|structured output|unsupported|not supported|unrecognized"
+    r"|unknown parameter|extra inputs|extra_forbidden|not permitted"
+)
+_4XX = range(400, 423)
 TABLE: tuple[Rule, ...] = (  # the first that fits
-    Rule(_only(402), None, "quota_exhausted", "quota"),
-    Rule(_only(429), r"insufficient_quota|billing|credit|exceeded your current quota", "quota_exhausted", "quota"),
-    Rule(_only(429), None, "rate_limited", "wait"),
-    Rule(_only(401), None, "rejected", "unauthorized"),
-    Rule(BAD, r"context_length_exceeded|maximum context|context length|too many tokens|prompt is too long",
-         "rejected", "too_long"),
-    Rule(_only(413), None, "rejected", "too_long"),
-    Rule(BAD, r"content_filter|content management policy|content policy", "content_filter", "content_filter"),
-    Rule(_only(403), None, "rejected", "unauthorized"),
-    Rule(_only(404), None, "rejected", "dead"),
-    Rule(BAD, r"response_format|json_schema|json_object|structured output|unsupported|not supported|unrecognized"
-              r"|unknown parameter|extra inputs|extra_forbidden|not permitted", "rejected", "step_down"),
-    Rule(_only(408), None, "timed_out", "retry"),
-    Rule(_only(409), None, "server_error", "retry"),
-    Rule(_only(425), None, "rate_limited", "wait"),
+    Rule(range(402, 403), None, "quota_exhausted", "quota"),
+    Rule(range(429, 430), NO_MONEY, "quota_exhausted", "quota"),
+    Rule(range(429, 430), None, "rate_limited", "wait"),
+    Rule(range(401, 402), None, "rejected", "unauthorized"),
+    Rule(_4XX, TOO_LONG, "rejected", "too_long"),
+    Rule(range(413, 414), None, "rejected", "too_long"),
+    Rule(_4XX, FILTERED, "content_filter", "content_filter"),
+    Rule(range(403, 404), None, "rejected", "unauthorized"),
+    Rule(range(404, 405), None, "rejected", "dead"),
+    Rule(_4XX, NOT_KNOWN, "rejected", "step_down"),
+    Rule(range(408, 409), None, "timed_out", "retry"),
+    Rule(range(409, 410), None, "server_error", "retry"),
+    Rule(range(425, 426), None, "rate_limited", "wait"),
     Rule(range(300, 500), None, "rejected", "dead"),
     Rule(range(500, 600), None, "server_error", "retry"),
-    Rule(range(200, 300), None, "unreadable", "retry"),  # a body that is no reply of the API: half of it, or HTML
-)  # fmt: skip
+    Rule(range(600), None, "unreadable", "retry"),  # a good status, and a body that is no reply: half of it, or HTML
+)
 
 
 class CallFailed(Exception):
@@ -106,7 +107,7 @@ def failure_of(status: int, body: Any, headers: Mapping[str, str]) -> CallFailed
     """Classify a response by the table; ``body`` is its JSON, or its text when it is none."""
     code, parameter, message = _said(body)
     words = " ".join(filter(None, (code, parameter, message)))
-    rule = next(rule for rule in TABLE if _fits(rule, status, words))
+    rule = next((rule for rule in TABLE if _fits(rule, status, words)), TABLE[-1])
     return CallFailed(
         rule.outcome,
         rule.treatment,
@@ -141,9 +142,7 @@ def _number(text: str | None) -> float | None:
 
 
 def _fits(rule: Rule, status: int, words: str) -> bool:
-    if rule.status is not None and status not in rule.status:
-        return False
-    return rule.words is None or re.search(rule.words, words, re.IGNORECASE) is not None
+    return status in rule.status and (rule.words is None or re.search(rule.words, words, re.IGNORECASE) is not None)
 
 
 def _said(body: Any) -> tuple[str | None, str | None, str]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pgflywheel.judge.records import storable
 
 MOST_CHARACTERS = 65_536
-MOST_OBJECTS = 40  # places where an object may begin that are tried, from the end
+MOST_OBJECTS = 200  # places where an object may begin that are tried
 MOST_CRITIQUE = 4_000
 _VERDICTS = {"pass": True, "passed": True, "fail": False, "failed": False}
 _THOUGHT = re.compile(r"^.*</think(?:ing)?>", re.DOTALL | re.IGNORECASE)
@@ -46,13 +46,16 @@ def read_verdict(text: str) -> Stated:
     text = text[:MOST_CHARACTERS].strip()
     text = text if text.startswith("{") else _THOUGHT.sub("", text).strip()
     try:
-        objects = list(_objects(text))
+        objects, rest = _objects(text)
     except RecursionError as error:
         raise Unreadable("its JSON is nested too deeply") from error
-    stated = [_of_object(each) for each in objects if "verdict" in each] or _of_lines(text)
+    stated = [_of_object(each) for each in objects if "verdict" in each]
+    if not stated:
+        rest, stated = "", _of_lines(text)
     if not stated:
         raise Unreadable(_why_nothing(text, bool(objects)))
-    if len({each.passed for each in stated}) > 1:
+    verdicts = {each.passed for each in stated} | {word.lower() == "pass" for word in _STATED.findall(rest)}
+    if len(verdicts) > 1:
         raise Unreadable("it states two verdicts")
     return stated[-1]
 
@@ -91,24 +94,20 @@ def _begins(name: str, word: str) -> bool:
     return bool(word) and (name.startswith(word) or word.startswith(name))
 
 
-def _objects(text: str) -> Iterator[_Object]:
-    """Yield the objects of a text: itself, or those that stand in it, not inside of one another."""
-    try:
-        whole, _ = _decode(text)
-        if isinstance(whole, _Object):
-            yield whole
-            return
-    except ValueError:
-        pass
-    begin, tried = text.find("{"), 0
-    while begin >= 0 and tried < MOST_OBJECTS:
+def _objects(text: str) -> tuple[list[_Object], str]:
+    """Return the objects that stand in a text, not those inside of one another, and the text without them."""
+    objects, rest, begin, tried = [], "", 0, 0
+    while (brace := text.find("{", begin)) >= 0 and tried < MOST_OBJECTS:
         tried += 1
         try:
-            found, end = _decode(text, begin)
-            yield found
+            found, end = _decode(text, brace)
+            objects.append(found)
+            rest += text[begin:brace]
         except ValueError:
-            end = begin + 1
-        begin = text.find("{", end)
+            end = brace + 1
+            rest += text[begin:end]
+        begin = end
+    return objects, rest + text[begin:]
 
 
 def _of_object(found: _Object) -> Stated:
