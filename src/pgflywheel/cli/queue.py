@@ -10,7 +10,7 @@ from pgflywheel.cli.options import dsn_option, json_option, run_call, schema_opt
 from pgflywheel.cli.text import echo, echo_rows, one_line
 from pgflywheel.errors import UsageError
 
-LANE = click.Choice(["bulk", "judge"])
+LANE = click.Choice(["bulk", "judge", "embed", "batch"])
 
 
 @click.group("queue")

@@ -73,13 +73,15 @@ class Call:
     texts: list[str | None]
 
 
-async def claim(db: Database, priority: int, worker_id: UUID, max_jobs: int, after: UUID | None) -> list[Claimed]:
-    """Claim whole jobs of the bulk lane."""
+async def claim(
+    db: Database, priority: int, worker_id: UUID, max_jobs: int, after: UUID | None, lane: str = "bulk"
+) -> list[Claimed]:
+    """Claim whole jobs of a lane."""
     return await db.rows(
         Claimed,
-        f"{_UNHURRIED} select {_JOB}, 'bulk' as lane, %s::smallint as priority"
-        "  from unhurried, flywheel._claim('bulk', %s::smallint, %s, %s, %s)",
-        [priority, priority, worker_id, max_jobs, after],
+        f"{_UNHURRIED} select {_JOB}, %s as lane, %s::smallint as priority"
+        "  from unhurried, flywheel._claim(%s, %s::smallint, %s, %s, %s)",
+        [lane, priority, lane, priority, worker_id, max_jobs, after],
     )
 
 

@@ -25,11 +25,13 @@ from pgflywheel.worker.buffer import AnswerBuffer, Buffer
 from pgflywheel.worker.bulk import Bulk
 from pgflywheel.worker.callable_calls import CallableCalls
 from pgflywheel.worker.callables import Check
+from pgflywheel.worker.embed import Embed
 from pgflywheel.worker.endpoints import Endpoints
 from pgflywheel.worker.health import Pages, serving
+from pgflywheel.worker.index_upkeep import IndexUpkeep
 from pgflywheel.worker.judge import Judge
 from pgflywheel.worker.judgements import Judgements
-from pgflywheel.worker.lane import Lane
+from pgflywheel.worker.lane import Lane, Work
 from pgflywheel.worker.ledger import Ledger
 from pgflywheel.worker.listen import Doorbell
 from pgflywheel.worker.maintenance import Maintenance
@@ -73,9 +75,12 @@ class Worker:
 
     def _lane(self, name: str) -> Lane:
         wake = self.wakes[name]
-        return Lane(
-            name, self.site, self.bell, wake, Bulk(self.site, wake.set) if name == "bulk" else self._judge(wake)
-        )
+        return Lane(name, self.site, self.bell, wake, self._work(name, wake))
+
+    def _work(self, name: str, wake: asyncio.Event) -> Work:
+        if name == "bulk":
+            return Bulk(self.site, wake.set)
+        return Embed(self.site, wake.set, self.endpoints) if name == "embed" else self._judge(wake)
 
     def _judge(self, wake: asyncio.Event) -> Judge:
         hands = asyncio.Semaphore(self.site.options.concurrency)
@@ -117,6 +122,7 @@ class Worker:
 
     def _behind(self) -> list[Coroutine[Any, Any, None]]:
         work = [self.bell.run(), self._beat(), Maintenance(self.site).run(), self._warm()]
+        work += [IndexUpkeep(self.site).run()] if "embed" in self.wakes else []
         return [*work, self._stop_when_idle()] if self.site.options.until_idle else work
 
     async def _warm(self) -> None:

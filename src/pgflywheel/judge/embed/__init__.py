@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pgflywheel.judge.embed.hashing import Hashing
 from pgflywheel.judge.records import Provider
+
+if TYPE_CHECKING:
+    from pgflywheel.judge.client import Client
 
 __all__ = ["Described", "Embedder", "Hashing", "make"]
 
@@ -24,7 +27,7 @@ class Embedder(Protocol):
         """Return the length of its vectors."""
 
     async def embed(self, texts: Sequence[str]) -> list[array[float]]:
-        """Return a unit vector of 4-byte floats for each text."""
+        """Return a unit vector of 4-byte floats for each text; CallFailed when an endpoint gives none."""
 
 
 class Described(Protocol):
@@ -42,15 +45,15 @@ class Described(Protocol):
     def parameters(self) -> Mapping[str, Any]: ...
 
 
-def make(row: Described, provider: Provider | None = None) -> Embedder:
-    """Return the embedder a row describes; kind openai needs its provider.
+def make(row: Described, provider: Provider | None = None, client: Client | None = None) -> Embedder:
+    """Return the embedder a row describes; kind openai needs its provider, and has a client of its own unless given.
 
     Nothing is loaded or called before the first text; a package that is missing then raises UsageError.
     """
     if row.kind == "openai" and provider is not None:
         from pgflywheel.judge.embed.endpoint import Endpoint
 
-        return Endpoint.of(row, provider)
+        return Endpoint.of(row, provider, client)
     if row.kind == "sentence_transformers":
         from pgflywheel.judge.embed.sentences import Sentences
 

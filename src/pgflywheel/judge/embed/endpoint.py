@@ -9,18 +9,13 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from pgflywheel.errors import UsageError
+from pgflywheel.judge.client import Client
 from pgflywheel.judge.failures import CallFailed
 from pgflywheel.judge.records import Provider
 
 MOST_TEXTS, MOST_CHARACTERS = 256, 400_000  # of one request
 _FEWEST_CHARACTERS = 500
 _WORTH_SPLITTING = ("dead", "too_long", "step_down")
-
-
-class _Client(Protocol):
-    async def embed(
-        self, texts: Sequence[str], model: str, dimensions: int | None = None
-    ) -> list[Sequence[float]] | list[array[float]]: ...
 
 
 class _Row(Protocol):
@@ -41,16 +36,14 @@ class Endpoint:
     name: str
     model: str
     dimensions: int
-    client: _Client
+    client: Client
     asks_dimensions: bool = True
 
     @classmethod
-    def of(cls, row: _Row, provider: Provider) -> Endpoint:
-        """Make the embedder of a row, with a client of its provider."""
-        from pgflywheel.judge.client import Client
-
+    def of(cls, row: _Row, provider: Provider, client: Client | None = None) -> Endpoint:
+        """Make the embedder of a row."""
         asks = bool(row.parameters.get("ask_dimensions", True))
-        return cls(row.name, row.model or "", row.dimensions, Client(provider), asks)
+        return cls(row.name, row.model or "", row.dimensions, client or Client(provider), asks)
 
     async def embed(self, texts: Sequence[str]) -> list[array[float]]:
         """Return a unit vector for each text, in as few calls as its limits allow; raises CallFailed."""

@@ -1,0 +1,155 @@
+"""The embed lane: texts of examples and of sampled spans get their vectors, many texts at a time.
+
+claimed ──read──> texts ──embedder──> vectors ──one transaction──> written, ended
+                             ├─ a limit, a lost connection, a missing package ──> put off
+                             └─ a text is refused ──> halves, down to the text's own job, which is dead in the end
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from array import array
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from uuid import UUID
+
+from pgflywheel.db import embedders, queue
+from pgflywheel.db.embedders import EmbedderRow, Text
+from pgflywheel.errors import FlywheelError, UsageError
+from pgflywheel.judge.embed import Embedder, make
+from pgflywheel.judge.failures import CallFailed
+from pgflywheel.records import Claimed
+from pgflywheel.worker.asks import delay_seconds
+from pgflywheel.worker.batch import Batch, alike, sliced
+from pgflywheel.worker.endpoints import Endpoint, Endpoints
+from pgflywheel.worker.site import Site
+
+log = logging.getLogger(__name__)
+CLAIMS, MOST_JOBS, MOST_SUBJECTS = 4, 20, 400
+WAIT_SECONDS, LONG_WAIT_SECONDS = 5.0, 600.0
+_UNHURT = {"wait": WAIT_SECONDS, "quota": LONG_WAIT_SECONDS, "unauthorized": LONG_WAIT_SECONDS}
+_REFUSED = ("dead", "too_long", "content_filter", "step_down")
+
+
+@dataclass
+class Made:
+    """Embedders as this worker has made them; one is made anew when its row or its provider changes."""
+
+    endpoints: Endpoints
+    known: dict[UUID, tuple[EmbedderRow, Endpoint | None, Embedder]] = field(default_factory=dict)
+
+    async def of(self, row: EmbedderRow) -> tuple[Embedder, Endpoint | None]:
+        """Return the embedder of a row, and the endpoint it calls."""
+        endpoint = await self.endpoints.of(row.provider) if row.provider else None
+        known = self.known.get(row.embedder_id)
+        if known is None or known[:2] != (row, endpoint):
+            made = make(row, endpoint.provider, endpoint.client) if endpoint else make(row)
+            self.known[row.embedder_id] = known = (row, endpoint, made)
+        return known[2], endpoint
+
+
+class Embed:
+    """Embed what is queued."""
+
+    longest_pace_seconds = 0.05
+
+    def __init__(self, site: Site, wake: Callable[[], None], endpoints: Endpoints) -> None:
+        self.site = site
+        self.wake = wake
+        self.made = Made(endpoints)
+        self.claims = 0
+
+    def room(self) -> int:
+        """Return how many jobs to claim."""
+        return MOST_JOBS if self.claims < CLAIMS else 0
+
+    async def claim(self, priority: int, worker_id: UUID, max_jobs: int, after: UUID | None) -> list[Claimed]:
+        """Claim whole jobs."""
+        return await queue.claim(self.site.database, priority, worker_id, max_jobs, after, lane="embed")
+
+    def start(self, worker_id: UUID, jobs: list[Claimed], group: asyncio.TaskGroup) -> None:
+        """Embed the texts of claimed jobs."""
+        self.claims += 1
+        group.create_task(self._run(worker_id, jobs))
+
+    async def _run(self, worker_id: UUID, jobs: list[Claimed]) -> None:
+        try:
+            for alikes in alike(jobs):
+                for some in sliced(alikes, MOST_SUBJECTS):
+                    await self._safely(Batch(worker_id, some))
+        finally:
+            self.site.put_down(job.fence for job in jobs)
+            self.claims -= 1
+            self.wake()
+
+    async def _safely(self, batch: Batch) -> None:
+        """Embed a batch; an error the world around caused leaves its jobs to be claimed again."""
+        try:
+            await self._embed(batch)
+        except CallFailed as failure:
+            await self._failed(batch, failure)
+        except UsageError as error:
+            detail = " ".join(filter(None, (error.message, error.detail, error.hint)))
+            await self._put_off(batch, LONG_WAIT_SECONDS, "raised", detail, costs=False)
+        except FlywheelError as error:
+            self.site.doubt("embed", error)
+        except Exception:
+            log.exception("embedding failed in the worker itself")
+            self.site.doubt("embed", None)
+        finally:
+            self.site.put_down(batch.fences)
+
+    async def _embed(self, batch: Batch) -> None:
+        database, begun = self.site.database, datetime.now(UTC)
+        row = await embedders.by_id(database, batch.version_ids[0])
+        texts = await embedders.read(database, batch.fences) if row and row.status != "retired" else []
+        if row is None or not texts:
+            await queue.finish(database, batch.worker_id, batch.fences)
+            return
+        vectors = await self._vectors(row, texts)
+        ended = await embedders.write(database, batch.worker_id, batch.fences, row.embedder_id, texts, vectors)
+        self.site.metrics.jobs.labels("embed", "completed").inc(ended)
+        self.site.metrics.spans.labels("embed").inc(batch.spans)
+        log.debug(
+            "embedded",
+            extra={"embedder": row.name, "jobs": ended, "texts": len(texts), "since": begun.isoformat()},
+        )
+
+    async def _vectors(self, row: EmbedderRow, texts: list[Text]) -> list[array[float]]:
+        """Return a vector for each text; equal texts are embedded once."""
+        embedder, endpoint = await self.made.of(row)
+        bodies = list(dict.fromkeys(text.body for text in texts))
+        async with endpoint.gate if endpoint else nullcontext():
+            found = dict(zip(bodies, await embedder.embed(bodies), strict=True))
+        return [found[text.body] for text in texts]
+
+    async def _failed(self, batch: Batch, failure: CallFailed) -> None:
+        """Put a batch off; one with a text that is refused is cut, so that the others are not put off with it."""
+        if failure.treatment in _UNHURT:
+            seconds = failure.retry_after_seconds or _UNHURT[failure.treatment]
+            await self._put_off(batch, seconds, failure.outcome, failure.detail, costs=False)
+        elif failure.treatment in _REFUSED and len(batch.jobs) > 1:
+            for job in batch.jobs:
+                await self._safely(batch.only([job]))
+        elif failure.treatment in _REFUSED and batch.spans > 1:
+            halves = await queue.split(self.site.database, batch.worker_id, batch.jobs[0])
+            self.site.in_hand.update(half.fence for half in halves)
+            for half in halves:
+                await self._safely(batch.only([half]))
+        else:
+            await self._put_off(batch, delay_seconds(batch.jobs[0].attempt), failure.outcome, failure.detail)
+
+    async def _put_off(self, batch: Batch, seconds: float, reason: str, detail: str, *, costs: bool = True) -> None:
+        try:
+            await queue.retry(self.site.database, batch.worker_id, batch.fences, seconds, reason, detail, costs=costs)
+        except FlywheelError as error:
+            self.site.doubt("embed", error)
+            return
+        self.site.metrics.jobs.labels("embed", "retried").inc(len(batch.jobs))
+        log.warning(
+            "embedding is put off",
+            extra={"jobs": len(batch.jobs), "seconds": round(seconds, 3), "reason": reason, "detail": detail},
+        )
