@@ -88,9 +88,9 @@ def unit(vector: Sequence[float]) -> array[float]:
 def batches(texts: Sequence[str]) -> list[list[str]]:
     """Cut texts into requests; no text is empty, which endpoints refuse."""
     cut: list[list[str]] = []
-    characters = MOST_CHARACTERS
+    characters = 0
     for text in texts:
-        if characters + len(text) > MOST_CHARACTERS or len(cut[-1]) >= MOST_TEXTS:
+        if not cut or characters + len(text) > MOST_CHARACTERS or len(cut[-1]) >= MOST_TEXTS:
             cut.append([])
             characters = 0
         cut[-1].append(text if text.strip() else "(empty)")
