@@ -165,7 +165,7 @@ begin
   said := case when believed.labels = 0 then 'withdrawn' when believed.passed is null then 'disputed' else 'superseded' end;
   trust := case when believed.settled then 1 when believed.labels > 1 then 0.8 else 0.5 end;
   select labels.* into label
-    from flywheel.labels left join flywheel.examples as e on e.label_id = labels.label_id and e.status <> 'revoked'
+    from flywheel.labels left join flywheel.examples as e on e.label_id = labels.label_id and coalesce(e.revoked_reason, 'disputed') = 'disputed'
    where labels.label_id = any (believed.label_ids) and labels.passed = believed.passed and labels.split = 'train'
      and (labels.passed or btrim(labels.critique) <> '')
    order by e.example_id is null, labels.adjudicated desc, labels.labelled_at desc, labels.label_id desc

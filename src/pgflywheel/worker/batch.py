@@ -22,6 +22,7 @@ from pgflywheel.errors import FlywheelError
 from pgflywheel.records import Claimed
 from pgflywheel.worker.child import Request
 from pgflywheel.worker.faults import Fault, blame, fault_of
+from pgflywheel.worker.neighbours import VOTING_SPANS, Neighbours, Voters
 from pgflywheel.worker.site import Site
 from pgflywheel.worker.verdicts import Answers, columns
 
@@ -77,6 +78,13 @@ class Asked:
     keys: wire.Array
     answers: Sequence[Answers]
 
+    def __bool__(self) -> bool:
+        return bool(self.answers)
+
+    async def write(self, db: Database) -> int:
+        """Write the scores and return how many were new."""
+        return await queue.write_scores(db, self.version_id, self.keys, columns(self.answers))
+
 
 def alike(jobs: Iterable[Claimed]) -> list[list[Claimed]]:
     """Group jobs by their versions."""
@@ -91,6 +99,10 @@ class Runner:
     """Run batches to their end, whatever their checks do."""
 
     site: Site
+    neighbours: Neighbours = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.neighbours = Neighbours(self.site.database)
 
     async def run(self, batch: Batch) -> None:
         """Complete a batch, or what of it can be completed."""
@@ -116,9 +128,10 @@ class Runner:
         """Complete a batch; what passes by itself, a deadlock or a full disk, is tried again."""
         for attempt in range(1, TRIES + 1):
             try:
-                asked = [
+                asked: list[Asked | Voters] = [
                     each for version in versions if version.kind == "python" for each in await self._ask(batch, version)
                 ]
+                asked += [each for version in versions for each in await self._embed(batch, version)]
                 await self._complete(batch, versions, asked)
                 return
             except FlywheelError as error:
@@ -126,17 +139,15 @@ class Runner:
                     raise
                 await asyncio.sleep(0.2 * attempt)
 
-    async def _complete(self, batch: Batch, versions: Sequence[Version], asked: Sequence[Asked]) -> None:
+    async def _complete(self, batch: Batch, versions: Sequence[Version], asked: Sequence[Asked | Voters]) -> None:
         """Write all scores, end the jobs and log the run, or none of it."""
         sql_ids = [version.version_id for version in versions if version.kind == "sql"]
-        said = [each for each in asked if each.answers]  # a version may mean none of the spans
+        said = [each for each in asked if each]  # a version may mean none of the spans
         async with self.site.database.transaction() as db:
             await queue.limit_transaction(db, self._seconds(batch.spans))
             if said:
                 await self._require_held(db, batch)
-            written = sum(
-                [await queue.write_scores(db, each.version_id, each.keys, columns(each.answers)) for each in said]
-            )
+            written = sum([await each.write(db) for each in said])
             jobs, scores = await queue.complete(db, batch.worker_id, batch.fences, sql_ids, batch.began, written)
             if jobs < len(batch.jobs):
                 await self._require_held(db, batch)
@@ -157,6 +168,12 @@ class Runner:
                 return await self._ask_slice(jobs, version)
 
         return await together(one(jobs) for jobs in stretches)
+
+    async def _embed(self, batch: Batch, version: Version) -> list[Voters]:
+        """Embed the spans of a batch whose neighbours vote."""
+        if version.kind != "neighbours":
+            return []
+        return [await self.neighbours.ask(jobs, version) for jobs in sliced(batch.jobs, VOTING_SPANS)]
 
     async def _ask_slice(self, jobs: list[Claimed], version: Version) -> Asked:
         check = self.site.versions.check(version)

@@ -36,13 +36,13 @@ class Shots:
             return [() for _ in subjects]
         vectors = None
         if definition.shots.strategy not in UNCOMPARED and definition.shots.shot_set is None:
-            embedder = await self._embedder(definition.shots.embedder)
+            embedder = await self.embedder(definition.shots.embedder)
             if embedder:
                 vectors = await embedder.embed([item_text(definition.target, each) for each in subjects])
         chosen = await judgements.shots_for(self.database, version_id, subjects, vectors)
         return [tuple(Shot(*astuple(each)) for each in shown) for shown in chosen]
 
-    async def _embedder(self, name: str | None) -> Embedder | None:
+    async def embedder(self, name: str | None) -> Embedder | None:
         """Return the named embedder, or the one that serves."""
         read_at, row = self.rows.get(name, (float("-inf"), None))
         if monotonic() - read_at > FRESH_SECONDS:
