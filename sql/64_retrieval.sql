@@ -178,7 +178,7 @@ begin
           select other.example_id, v.embedding, 1 - (v.embedding operator(public.<=>) query)
             from unnest(other_ids) as other(example_id)
             left join flywheel._example_embeddings as v on (v.example_id, v.embedder_id, v.part) = (other.example_id, _ranked.embedder_id, _ranked.part)
-           where other.example_id <> all (near_ids)) as found
+           where other.example_id <> all (coalesce(near_ids, '{}'))) as found  -- array_agg of nothing is null
         join flywheel.examples as e on e.example_id = found.example_id
        where e.status = 'servable' and (question is null or e.validator_id = question)
          and (_ranked.project is null or (e.project = _ranked.project and e.node = _ranked.node and (e.kind = 'fix' or e.passed and not exists (
