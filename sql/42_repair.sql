@@ -9,6 +9,8 @@ as $function$
     from (
       select unnest(span_ids) as span_id, 'running' as state, 1 as place from flywheel._running where version_ids @> array[_pending_spans.version_id]
       union all
+      select lines.span_id, 'running', 1 from flywheel._batch_lines as lines where lines.version_id = _pending_spans.version_id
+      union all
       select unnest(span_ids), 'queued', 2 from flywheel._ready where version_ids @> array[_pending_spans.version_id]
       union all
       select unnest(span_ids), 'later', 3 from flywheel._later where version_ids @> array[_pending_spans.version_id]
@@ -135,8 +137,26 @@ end
 $function$;
 comment on function flywheel.plan_backfill is 'Count the spans a backfill of the newest version would judge, and those it would skip.';
 
--- start_backfill: an unfinished one of the same version and range goes on where it stopped.
-create or replace function flywheel.start_backfill(name text, since timestamptz, until timestamptz default now()) returns uuid
+-- _require_batches: only a judge's calls can be lines of a file, and not every endpoint takes one.
+create or replace function flywheel._require_batches(name text, version flywheel.validator_versions) returns void
+language plpgsql stable security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  if version.kind <> 'judge' then
+    raise exception using errcode = 'WF009', message = format('validator %s is of kind %s and cannot run in lane batch', _require_batches.name, version.kind),
+      hint = 'Leave the lane out.';
+  end if;
+  if not exists (select from flywheel.providers where providers.provider = version.definition ->> 'provider' and providers.abilities ->> 'batch' = 'true') then
+    raise exception using errcode = 'WF009', message = format('provider %s of validator %s has no batch endpoint', version.definition ->> 'provider', _require_batches.name),
+      hint = 'If it has one, say so in its file: abilities = { batch = true }.';
+  end if;
+end
+$function$;
+comment on function flywheel._require_batches is 'Internal: refuse what a batch endpoint cannot judge.';
+
+-- start_backfill: an unfinished one of the same version, range and lane goes on where it stopped.
+create or replace function flywheel.start_backfill(name text, since timestamptz, until timestamptz default now(), lane text default null) returns uuid
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $function$
@@ -152,19 +172,26 @@ begin
     raise exception using errcode = 'WF004', message = format('validator %s is %s and cannot be backfilled', start_backfill.name, chosen.status),
       hint = format('Activate it first: select flywheel.activate_validator(%L).', start_backfill.name);
   end if;
+  if start_backfill.lane = 'batch' then
+    perform flywheel._require_batches(start_backfill.name, chosen);
+  elsif start_backfill.lane is not null then
+    raise exception using errcode = 'WF009', message = format('lane is %s, neither batch nor null', start_backfill.lane),
+      hint = 'Without a lane the validator judges where it always does.';
+  end if;
   select backfill_id into found_id from flywheel._backfills as past
    where past.version_id = chosen.version_id and past.since = start_backfill.since
-     and past.finished_at is null and past.until <= start_backfill.until
+     and past.finished_at is null and past.until <= start_backfill.until and past.lane is not distinct from start_backfill.lane
    order by past.created_at desc limit 1;
   if found_id is null then
-    insert into flywheel._backfills (backfill_id, version_id, since, until, cursor_started_at, cursor_span_id)
-    values (flywheel.new_id(), chosen.version_id, start_backfill.since, start_backfill.until, start_backfill.since, '00000000-0000-0000-0000-000000000000')
+    insert into flywheel._backfills (backfill_id, version_id, since, until, cursor_started_at, cursor_span_id, lane)
+    values (flywheel.new_id(), chosen.version_id, start_backfill.since, start_backfill.until, start_backfill.since, '00000000-0000-0000-0000-000000000000',
+            start_backfill.lane)
     returning backfill_id into found_id;
   end if;
   return found_id;
 end
 $function$;
-comment on function flywheel.start_backfill is 'Begin to judge spans of the past with the newest version, or go on with one that was interrupted; returns its id for advance_backfill().';
+comment on function flywheel.start_backfill is 'Begin to judge spans of the past with the newest version, or go on with one that was interrupted; lane batch = through the provider''s batch endpoint. Returns its id for advance_backfill().';
 
 -- _next_spans: a page of one day in the order of its primary key, so that a page reads itself and nothing else.
 create or replace function flywheel._next_spans(backfill flywheel._backfills, eligible text, max_spans integer,
@@ -251,7 +278,7 @@ begin
     backfill.cursor_span_id := '00000000-0000-0000-0000-000000000000';
   end loop;
   if page.span_ids is not null then
-    perform flywheel._enqueue(case version.lane when 'judge' then 'judge' else 'bulk' end, 2::smallint, array[backfill.version_id],
+    perform flywheel._enqueue(coalesce(backfill.lane, case version.lane when 'judge' then 'judge' else 'bulk' end), 2::smallint, array[backfill.version_id],
       page.span_ids, page.started_from, page.started_until, 'backfill');
     perform flywheel._wake();
   end if;

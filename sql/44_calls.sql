@@ -21,24 +21,24 @@ comment on function flywheel._cost_usd is 'Internal: what tokens cost in US doll
 -- A call larger than the bucket goes once that much has flowed in with nothing taken; it leaves the bucket below zero.
 -- After a quota was used up one call goes first, to see.
 create or replace function flywheel._doors(providers text[], at timestamptz)
-returns table (provider text, blocked_seconds double precision, blocked_detail text, max_in_flight integer, free integer,
+returns table (provider text, blocked_seconds double precision, blocked_detail text, room integer, free integer,
                requests_full double precision, requests double precision, requests_flow double precision,
                tokens_limit integer, tokens_full double precision, tokens double precision, tokens_flow double precision, saving_seconds double precision)
 language sql stable security definer
 set search_path = pg_catalog, pg_temp
 as $function$
   select known.provider, greatest(extract(epoch from state.blocked_until - _doors.at), 0)::double precision,
-         format('provider %s: %s', known.provider, concat_ws(', ', state.blocked_reason, state.blocked_detail)), known.max_in_flight,
-         case when state.blocked_reason in ('quota_exhausted', 'unauthorized') then 1 else known.max_in_flight end
-           - (select count(*)::integer from flywheel._reservations as calls
+         format('provider %s: %s', known.provider, concat_ws(', ', state.blocked_reason, state.blocked_detail)), size.room,
+         size.room - (select count(*)::integer from flywheel._reservations as calls
                where calls.provider = known.provider and calls.purpose <> 'batch'
                  and calls.reserved_at > _doors.at - make_interval(secs => known.time_limit_ms / 1000.0 + 30)),
-         greatest(known.requests_per_minute / 10.0, 1), state.requests + since.seconds * known.requests_per_minute * 0.88 / 60, known.requests_per_minute * 0.88 / 60,
+         case when known.requests_per_minute is not null then greatest(known.requests_per_minute / 10.0, 1) end, state.requests + since.seconds * known.requests_per_minute * 0.88 / 60, known.requests_per_minute * 0.88 / 60,
          known.tokens_per_minute, known.tokens_per_minute / 10.0, state.tokens + since.seconds * known.tokens_per_minute * 0.88 / 60, known.tokens_per_minute * 0.88 / 60,
          greatest(extract(epoch from state.saving_until - _doors.at), 0)::double precision
     from flywheel.providers as known
     join flywheel._provider_states as state using (provider)
    cross join lateral (select greatest(extract(epoch from _doors.at - state.levelled_at), 0)::double precision as seconds) as since
+   cross join lateral (select case when state.blocked_reason in ('quota_exhausted', 'unauthorized') then 1 else known.max_in_flight end as room) as size
    where known.provider = any (_doors.providers)
 $function$;
 comment on function flywheel._doors is 'Internal: what each provider lets pass at a time; requests and tokens are credits not yet cut at the size of the bucket; null = no limit.';
@@ -129,7 +129,7 @@ set search_path = pg_catalog, pg_temp
 as $function$
   with falls as (
     select call.ordinality as place, call.usd, call.provider, call.call ->> 'model' as model, budgets.cap_usd + 1e-9 as cap_usd, periods.spent_usd, periods.reserved_usd,
-           format('budget %s:%s of %s USD a %s', budgets.scope, budgets.name, budgets.cap_usd, budgets.period) as words,
+           format('budget %s:%s of %s USD a %s', budgets.scope, budgets.name, round(budgets.cap_usd::numeric, 6), budgets.period) as words,
            extract(epoch from flywheel._period_end(budgets.period, periods.started_on) - _refused_calls.at)::double precision as rest_seconds,
            sum(call.usd) filter (where periods.spent_usd + call.usd <= budgets.cap_usd + 1e-9)
              over (partition by budgets.budget_id order by call.ordinality) as taken_usd
@@ -174,18 +174,18 @@ as $function$
            case when line.provider is null then 600
                 when line.blocked_seconds > 0 then line.blocked_seconds
                 when line.purpose = 'batch' then null
-                when line.rank > line.free then least(2, 0.05 + 0.1 * (line.rank - line.free) / line.max_in_flight)
-                when line.rank > least(line.requests, line.requests_full) then (line.rank - line.requests) / line.requests_flow
+                when line.rank > line.free then least(2, 0.05 + 0.1 * (line.rank - line.free) / line.room)
+                when line.rank > least(line.requests, line.requests_full) then (line.rank - least(line.requests, line.requests_full)) / line.requests_flow
                 when line.saving_seconds > 0 and not line.large then line.saving_seconds
                 when line.sizes > least(line.tokens, line.tokens_full) and not (line.rank = 1 and line.size <= line.tokens)
-                then (case when line.large then line.size else line.sizes end - line.tokens) / line.tokens_flow end as seconds
+                then (case when line.large then line.size - line.tokens else line.sizes - least(line.tokens, line.tokens_full) end) / line.tokens_flow end as seconds
       from line
   )
   select judged.place, case when judged.seconds is null then 'go' else 'wait' end, case when judged.seconds is null then 0 else greatest(judged.seconds, 0.02) end,
          case when judged.seconds is null then null
               when judged.provider is null then format('there is no provider %s', judged.asked_for)
               when judged.blocked_seconds > 0 then judged.blocked_detail
-              when judged.rank > judged.free then format('provider %s has %s calls in flight', judged.provider, judged.max_in_flight - judged.free)
+              when judged.rank > judged.free then format('provider %s takes %s calls at a time', judged.provider, judged.room)
               else format('provider %s: its limit a minute', judged.provider) end,
          case when judged.large and judged.blocked_seconds = 0 and judged.rank <= judged.free then coalesce(judged.seconds + 3, 0) end
     from judged
@@ -250,8 +250,9 @@ begin
         from weighed where weighed.decision = 'go'
     ), levelled as (
       update flywheel._provider_states as state
-         set requests = coalesce(least(door.requests, door.requests_full) - went.calls, 0),
-             tokens = coalesce(least(door.tokens, door.tokens_full) - went.tokens, 0), levelled_at = at,
+         set requests = case when went.calls > 0 then coalesce(least(door.requests, door.requests_full) - went.calls, 0) else state.requests end,
+             tokens = case when went.calls > 0 then coalesce(least(door.tokens, door.tokens_full) - went.tokens, 0) else state.tokens end,
+             levelled_at = case when went.calls > 0 then at else state.levelled_at end,  -- cut at the size of the bucket only when something is taken
              saving_until = case when went.saving_seconds is null then state.saving_until when went.saving_seconds > 0 then at + make_interval(secs => went.saving_seconds) end
         from flywheel._doors(array(select distinct weighed.provider from weighed), at) as door
        cross join lateral (select count(*) filter (where weighed.decision = 'go') as calls, max(weighed.saving_seconds) as saving_seconds,

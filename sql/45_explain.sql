@@ -17,6 +17,14 @@ begin
            format('span.%I = any (%s)', filter.key, flywheel._literal_list(filter.value))
       from jsonb_each(definition -> 'filter') as filter
     union all
+    select 'a judge''s own span', 'not span.attributes ? ''pgflywheel.judge''' where definition ->> 'kind' = 'judge'
+    union all
+    select 'not handed on by an earlier tier',
+           format('exists (select from flywheel._escalations as handed where handed.validator_id = %L and handed.span_id = span.span_id
+                     and handed.revision = span.revision and handed.started_at = span.started_at)',
+                  (select validator_id from flywheel.validators where validators.name = _filtered_by.name))
+     where definition ->> 'runs' = 'escalated'
+    union all
     select format('where is not true: %s', definition ->> 'where'), format(E'(%s\n)', definition ->> 'where') where definition ? 'where'
   loop
     execute format('select %s from (select ($1).*) as span', part.predicate) into meant using span;
@@ -44,6 +52,29 @@ end
 $function$;
 comment on function flywheel._sampled_out is 'Internal: whether sampling leaves the trace of a span out.';
 
+-- _held_by: what keeps claims from the jobs of a judge version: its budget, or its provider.
+create or replace function flywheel._held_by(version_id uuid, out state text, out detail text, out until timestamptz)
+language sql stable security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+  select found.state, found.detail, found.until
+    from flywheel.validator_versions as versions
+    join flywheel.validators using (validator_id)
+   cross join lateral (
+     select 1 as place, 'over_budget' as state, status.resumes_at as until,
+            format('budget %s:%s of %s USD a %s: %s USD are spent', status.scope, status.name, round(status.cap_usd::numeric, 6), status.period,
+                   round(status.spent_usd::numeric, 6)) as detail
+       from flywheel.budget_status as status
+      where status.reached and (status.scope, status.name) in (('validator', validators.name), ('provider', versions.definition ->> 'provider'))
+     union all
+     select 2, 'queued', blocked.blocked_until, format('provider %s: %s', blocked.provider, concat_ws(', ', blocked.blocked_reason, blocked.blocked_detail))
+       from flywheel.provider_status as blocked
+      where blocked.provider = versions.definition ->> 'provider' and blocked.blocked_until is not null) as found
+   where versions.version_id = _held_by.version_id and versions.kind = 'judge'
+   order by found.place, found.until desc limit 1
+$function$;
+comment on function flywheel._held_by is 'Internal: the budget or provider that keeps a judge version waiting, and until when; null = none does.';
+
 -- _queue_state: where a pair stands in the queue, with the time and reason that go with it.
 create or replace function flywheel._queue_state(version_id uuid, span_id uuid, out state text, out detail text, out since timestamptz)
 language sql stable security definer
@@ -53,10 +84,15 @@ as $function$
     select 1 as place, 'running' as state, format('attempt %s, worker %s', attempt, worker_id) as detail, claimed_at as since
       from flywheel._running where version_ids @> array[_queue_state.version_id] and span_ids @> array[_queue_state.span_id]
     union all
-    select 2, 'queued', format('lane %s, %s', lane, origin), null
-      from flywheel._ready where version_ids @> array[_queue_state.version_id] and span_ids @> array[_queue_state.span_id]
+    select 1, 'running', format('in a batch at provider %s', batches.provider), batches.submitted_at
+      from flywheel._batch_lines as lines join flywheel._batches as batches using (batch_id)
+     where lines.version_id = _queue_state.version_id and lines.span_id = _queue_state.span_id
     union all
-    select 3, case when run_at = 'infinity' then 'paused' else 'retrying' end, concat_ws(': ', reason, detail), nullif(run_at, 'infinity')
+    select 2, coalesce(held.state, 'queued'), concat_ws('; ', format('lane %s, %s', lane, origin), held.detail), held.until
+      from flywheel._ready left join lateral flywheel._held_by(_queue_state.version_id) as held on true
+     where version_ids @> array[_queue_state.version_id] and span_ids @> array[_queue_state.span_id]
+    union all
+    select 3, case when run_at = 'infinity' then 'paused' when reason = 'over_budget' then reason else 'retrying' end, case when reason = 'over_budget' then detail else concat_ws(': ', reason, detail) end, nullif(run_at, 'infinity')
       from flywheel._later where version_ids @> array[_queue_state.version_id] and span_ids @> array[_queue_state.span_id]
     union all
     select 4, 'dead', concat_ws(': ', reason, detail), died_at
@@ -129,12 +165,12 @@ begin
        cross join lateral flywheel._explain_version(subject, validators.name, versions) as told
     )
     select explained.name, explained.version, explained.state, explained.detail, explained.since from explained
-     where explained.place = 1 or explained.state in ('scored', 'unscored', 'queued', 'running', 'retrying', 'dead')
+     where explained.place = 1 or explained.state in ('scored', 'unscored', 'queued', 'running', 'retrying', 'over_budget', 'dead')
      order by 1, 2;
 end
 $function$;
 comment on function flywheel.why is
-  'For each validator, why a span has or lacks a score: scored, unscored, queued, running, retrying, dead, filtered, sampled_out, paused, not_active or missing.';
+  'For each validator, why a span has or lacks a score: scored, unscored, queued, running, retrying, over_budget, dead, filtered, sampled_out, paused, not_active or missing.';
 
 -- _count_pairs: one version's books, recounted from the spans themselves and not from what the triggers believe.
 create or replace function flywheel._count_pairs(version_id uuid, eligible text)
