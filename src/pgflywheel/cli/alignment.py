@@ -1,4 +1,4 @@
-"""pgflywheel judges align, compare, calibrate: how far a judge may be trusted."""
+"""pgflywheel judges align, compare, calibrate, tune: how far a judge may be trusted."""
 
 from __future__ import annotations
 
@@ -8,28 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pgflywheel.cli.judge_name import JudgeName
 from pgflywheel.cli.options import dsn_option, json_option, run, run_call, schema_option
 from pgflywheel.cli.text import clean, echo_table, note, to_json
+from pgflywheel.cli.tuning import tune
 
 if TYPE_CHECKING:
     from pgflywheel.db.alignment import Alignment, Calibration, Comparison, JudgeVersion, Standing
     from pgflywheel.db.connect import Database
 
+__all__ = ["align", "calibrate", "compare", "tune"]
+
 LOOK_SECONDS = 0.1
 EVIDENCE = math.log(20)
-
-
-class JudgeName(click.ParamType["tuple[str, int | None]"]):
-    """NAME or NAME@VERSION."""
-
-    name = "judge"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, int | None]:
-        """Return the name and the version; None = the newest."""
-        name, at, number = str(value).partition("@")
-        if at and not number.isdigit():
-            self.fail(f"{value} is not NAME or NAME@VERSION, as in polite@2", param, ctx)
-        return name, int(number) if at else None
 
 
 @dataclass(frozen=True, slots=True)
