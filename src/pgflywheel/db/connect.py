@@ -10,14 +10,17 @@ from functools import lru_cache
 from typing import Any, TypeVar
 
 import psycopg
-from psycopg import AsyncConnection, AsyncCursor
+from psycopg import AsyncConnection, AsyncCursor, adapters
 from psycopg.abc import Buffer
+from psycopg.adapt import Dumper
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.pq import Format
 from psycopg.rows import class_row, dict_row, scalar_row, tuple_row
 from psycopg.types.datetime import TimestamptzLoader
 from psycopg_pool import AsyncConnectionPool
 
 from pgflywheel import assets, errors
+from pgflywheel.db import wire
 
 Row = TypeVar("Row")
 Params = Sequence[Any] | Mapping[str, Any] | None
@@ -27,6 +30,17 @@ Session = psycopg.Connection[tuple[Any, ...]]
 _READ_ONLY = "25006"
 _MISSING_OBJECT = ("3F000", "42P01", "42883")
 CONNECT_SECONDS = 10
+
+
+class _ArrayDumper(Dumper):
+    format = Format.BINARY
+    oid = 0
+
+    def dump(self, obj: wire.Array) -> Buffer:
+        return obj
+
+
+adapters.register_dumper(wire.Array, _ArrayDumper)
 
 
 @dataclass(frozen=True)

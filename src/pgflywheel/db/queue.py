@@ -8,9 +8,6 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from psycopg import adapters
-from psycopg.adapt import Buffer, Dumper
-from psycopg.pq import Format
 from psycopg.rows import tuple_row
 
 from pgflywheel import __version__
@@ -25,17 +22,6 @@ _NEVER_LONG = "with never_long as materialized (select set_config('idle_in_trans
 STANDSTILL_SECONDS = 5
 CHORE_SECONDS = 60
 _JOB = "fence, job_id, version_ids, span_count, attempt, origin"
-
-
-class _ArrayDumper(Dumper):
-    format = Format.BINARY
-    oid = 0
-
-    def dump(self, obj: wire.Array) -> Buffer:
-        return obj
-
-
-adapters.register_dumper(wire.Array, _ArrayDumper)
 
 
 @dataclass(frozen=True, slots=True)
@@ -336,12 +322,17 @@ async def notify(db: Database, payload: str) -> None:
 
 
 async def is_idle(db: Database, lanes: Sequence[str]) -> bool:
-    """Tell whether nothing in these lanes is ready, running or due within a minute; a paused lane counts as idle."""
+    """Tell whether nothing in these lanes is ready, running or due within a minute; a paused lane counts as idle.
+
+    A batch is work of its lane when it is to be asked for within a minute.
+    """
     idle: bool = await db.value(
         "select not exists (select from flywheel._ready where lane = any (%(lanes)s) and flywheel._lane_runs(lane))"
         "   and not exists (select from flywheel._running where lane = any (%(lanes)s))"
         "   and not exists (select from flywheel._later where lane = any (%(lanes)s)"
-        "                      and run_at <= now() + interval '1 minute' and flywheel._lane_runs(lane))",
+        "                      and run_at <= now() + interval '1 minute' and flywheel._lane_runs(lane))"
+        "   and not ('batch' = any (%(lanes)s) and exists (select from flywheel._batches"
+        "                      where closed_at is null and next_poll_at <= now() + interval '1 minute'))",
         {"lanes": list(lanes)},
     )
     return idle
