@@ -8,7 +8,7 @@ from pgflywheel.cli.options import dsn_option, json_option, run, run_call, schem
 from pgflywheel.cli.text import echo_rows
 from pgflywheel.errors import UsageError
 
-LANES = ("bulk", "judge", "embed")
+LANES = ("bulk", "judge", "embed", "batch")
 
 
 def _lanes(_context: click.Context, _parameter: click.Parameter, value: str) -> tuple[str, ...]:

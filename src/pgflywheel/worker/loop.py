@@ -21,6 +21,8 @@ from pgflywheel.db.connect import open_database
 from pgflywheel.db.version import require_current
 from pgflywheel.errors import FlywheelError, Unreachable
 from pgflywheel.worker.asks import Kind
+from pgflywheel.worker.batch_endpoint import BatchLane, Desk
+from pgflywheel.worker.batch_polls import Polls
 from pgflywheel.worker.buffer import AnswerBuffer, Buffer
 from pgflywheel.worker.bulk import Bulk
 from pgflywheel.worker.callable_calls import CallableCalls
@@ -68,6 +70,7 @@ class Worker:
         self.bell = Doorbell(dsn, site.database, self.wakes)
         self.answers, self.ledger = AnswerBuffer(site), Ledger(site)
         self.endpoints = Endpoints(site.database)
+        self.desk = Desk(site, self.endpoints)
         self.buffers: list[Buffer[Any]] = [self.answers, self.ledger]
         self.lanes = [self._lane(name) for name in site.options.lanes]
         self.interrupted = False
@@ -80,6 +83,9 @@ class Worker:
     def _work(self, name: str, wake: asyncio.Event) -> Work:
         if name == "bulk":
             return Bulk(self.site, wake.set)
+        if name == "batch":
+            reader = Judgements(self.site, asyncio.Semaphore(), self.ledger, self.endpoints)
+            return BatchLane(self.desk, wake.set, reader)
         return Embed(self.site, wake.set, self.endpoints) if name == "embed" else self._judge(wake)
 
     def _judge(self, wake: asyncio.Event) -> Judge:
@@ -123,6 +129,7 @@ class Worker:
     def _behind(self) -> list[Coroutine[Any, Any, None]]:
         work = [self.bell.run(), self._beat(), Maintenance(self.site).run(), self._warm()]
         work += [IndexUpkeep(self.site).run()] if "embed" in self.wakes else []
+        work += [Polls(self.desk).run()] if "batch" in self.wakes else []
         return [*work, self._stop_when_idle()] if self.site.options.until_idle else work
 
     async def _warm(self) -> None:

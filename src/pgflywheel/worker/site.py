@@ -31,7 +31,7 @@ def default_name() -> str:
 class Options:
     """How a worker runs; the defaults suit production."""
 
-    lanes: tuple[str, ...] = ("bulk", "judge", "embed")
+    lanes: tuple[str, ...] = ("bulk", "judge", "embed", "batch")
     concurrency: int = 16
     until_idle: bool = False
     metrics_port: int | None = None
