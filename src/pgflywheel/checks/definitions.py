@@ -17,7 +17,11 @@ _FREE = (
     *("target", "lane", "action", "sample", "filter", "where", "severity", "description"),
     *("time_limit_ms", "memory_limit_mb"),
 )
-KEYS = (*_SET_BY_ENTRY, *_FREE)
+_OF_JUDGES = (
+    *("question", "pass_when", "fail_when", "template", "provider", "model", "model_parameters", "votes", "confidence"),
+    *("shots", "context", "degrade", "labels_of", "runs", "escalates_to", "selective"),
+)
+KEYS = (*_SET_BY_ENTRY, *_FREE, *_OF_JUDGES)
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 
 

@@ -46,8 +46,13 @@ class _Undo(Exception):
 def read(file: Path, schema: str) -> Named:
     """Return name and definition of each validator of a file."""
     from pgflywheel.checks.definitions import read_definitions
+    from pgflywheel.judge.definition import JudgeDefinition
 
-    return read_definitions(file, schema)
+    found = read_definitions(file, schema)
+    for name, definition in found:
+        if definition.get("kind") == "judge":
+            JudgeDefinition.of(name, definition)  # raises what SQL cannot know: a template, a parameter of ours
+    return found
 
 
 async def apply_definitions(
@@ -89,6 +94,9 @@ async def ask(
         definition = (await calls.definition(database, name, version)).definition
     else:
         definition = await calls.as_stored(database, name, _entry(definitions, name))
+    if definition.get("kind") in ("judge", "neighbours"):
+        kind = "a judge" if definition["kind"] == "judge" else "a vote of neighbours"
+        raise UsageError(f"validator {name} is {kind}", hint=f"Try a judge: pgflywheel judges test {name}.")
     if definition.get("kind") == "python":
         return await _ask_python(database, definition, question)
     if question.span_id is not None:
