@@ -62,7 +62,7 @@ as $function$
     case when (asked.definition #>> '{context,session}')::numeric > 0
          then format('flywheel._session_turns(row(span.*)::flywheel.spans, %s)', (asked.definition #>> '{context,session}')::integer) else '''[]''::jsonb' end,
     coalesce(flywheel._sample_sql(name, (asked.definition #>> '{degrade,sample}')::double precision * coalesce((asked.definition ->> 'sample')::double precision, 1)), 'true'),
-    version.version_id, flywheel._eligible_sql(name, asked.definition),
+    version.version_id, flywheel._eligible_sql(name, asked.definition, false),  -- whoever queued it sampled; labelled spans are judged all
     case when asked.definition #>> '{shots,shot_set}' is not null then 'true' else
       format('exists (select from flywheel.examples where examples.validator_id = %L and examples.status = ''servable'')', flywheel._question_of(version)) end)
     from (select version.definition) as asked

@@ -88,6 +88,14 @@ def test_align_reads_the_test_split_once(pgflywheel: CommandLine, connection: Co
     assert len(fake.requests) == 2
 
 
+def test_align_judges_every_labelled_span_of_a_judge_that_samples(
+    pgflywheel: CommandLine, connection: Connection, fake: Fake
+) -> None:
+    define(connection, {**JUDGE, "sample": 0.001})
+    label(connection, "dev", [(f"fine {n}", True) for n in range(10)])
+    assert pgflywheel.json("judges", "align", "polite", "--split", "dev")["alignment"][0]["labels"] == 10
+
+
 def test_align_may_leave_the_work_to_workers(pgflywheel: CommandLine, connection: Connection, fake: Fake) -> None:
     define(connection, JUDGE)
     label(connection, "dev", [("fine", True)])
