@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from pgflywheel.judge.definition import JudgeDefinition
@@ -21,6 +22,7 @@ from tests.fakes.process import Remote, running
 
 BAR = 0.9
 CALLS, CALL_SECONDS, CONCURRENCY = 2_000, 0.2, 64
+PEER_CALLS = 500  # of those that take minutes
 MOST_SECONDS = 600
 DEFINITION = {
     "kind": "judge",
@@ -35,15 +37,17 @@ DEFINITION = {
 def measure(options: Options) -> Result:
     """Return the bare loop's time over that of the worker, and the same of the peers that can be installed."""
     calls = max(CONCURRENCY, int(CALLS * options.scale))
-    with running(delay=CALL_SECONDS) as fake, _prompts(calls) as prompts:
+    with running("--mind", "tests.bench.judge_peers:mind", delay=CALL_SECONDS) as fake, _prompts(calls) as prompts:
         sides = {
             "bare": lambda: calls / _bare_seconds(fake, prompts),
             "pgflywheel": lambda: calls / _seconds(options, fake, calls),
         }
-        notes = ["judgements a second, until the last score is written; ideal: calls at once over their time"]
-        if not options.quick:
-            for peer in judge_peers.available(notes):
-                sides[peer.name] = lambda peer=peer: calls / peer.seconds(fake.url, prompts, CONCURRENCY)
+        notes = [
+            "judgements a second, until the last score is written; ideal: calls at once over their time",
+            f"peers: the first {PEER_CALLS} items; GEval makes a client for each call",
+        ]
+        for peer in [] if options.quick else judge_peers.available(notes):
+            sides[peer.name] = partial(_peer_rate, peer, fake, prompts)
         figures = interleaved(options.runs, sides)
     middle = medians(figures)
     ratio = middle["pgflywheel"] / middle["bare"]
@@ -57,6 +61,14 @@ def measure(options: Options) -> Result:
         middle,
         notes,
     )
+
+
+def _peer_rate(peer: judge_peers.Peer, fake: Remote, prompts: Path) -> float:
+    """Return the judgements of a peer a second."""
+    few = prompts.with_name("few.jsonl")
+    lines = prompts.read_text().splitlines(keepends=True)[:PEER_CALLS]
+    few.write_text("".join(lines))
+    return len(lines) / peer.seconds(fake.url, few, CONCURRENCY)
 
 
 @contextmanager

@@ -203,7 +203,7 @@ def _described(ask: Ask, prompt: Prompt) -> dict[str, Any]:
         "model": prompt.model,
         "rung": prompt.rung,
         "request_hash": prompt.request_hash,
-        "shots": list(prompt.shots),
+        "shots": list(prompt.shots) or None,
         "input_tokens": prompt.input_tokens,
         "output_tokens": prompt.output_tokens,
         "purpose": "score",
