@@ -182,6 +182,33 @@ end
 $function$;
 comment on function flywheel.release_provider is 'Let a provider be called again that was blocked; returns whether it was.';
 
+-- _doors: how much may pass to each provider now. In any 60 seconds a bucket gives its capacity, a tenth of the limit, and what
+-- flows in, 0.88 of it a minute: together never more than the limit, and 2 % are left for calls that set out late.
+-- A call larger than the bucket goes once that much has flowed in with nothing taken; it leaves the bucket below zero.
+-- After a quota was used up one call goes first, to see.
+create or replace function flywheel._doors(providers text[], at timestamptz)
+returns table (provider text, blocked_seconds double precision, blocked_detail text, room integer, free integer,
+               requests_full double precision, requests double precision, requests_flow double precision,
+               tokens_limit integer, tokens_full double precision, tokens double precision, tokens_flow double precision, saving_seconds double precision)
+language sql stable security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+  select known.provider, greatest(extract(epoch from state.blocked_until - _doors.at), 0)::double precision,
+         format('provider %s: %s', known.provider, concat_ws(', ', state.blocked_reason, state.blocked_detail)), size.room,
+         size.room - (select count(*)::integer from flywheel._reservations as calls
+               where calls.provider = known.provider and calls.purpose <> 'batch'
+                 and calls.reserved_at > _doors.at - make_interval(secs => known.time_limit_ms / 1000.0 + 30)),
+         case when known.requests_per_minute is not null then greatest(known.requests_per_minute / 10.0, 1) end, state.requests + since.seconds * known.requests_per_minute * 0.88 / 60, known.requests_per_minute * 0.88 / 60,
+         known.tokens_per_minute, known.tokens_per_minute / 10.0, state.tokens + since.seconds * known.tokens_per_minute * 0.88 / 60, known.tokens_per_minute * 0.88 / 60,
+         greatest(extract(epoch from state.saving_until - _doors.at), 0)::double precision
+    from flywheel.providers as known
+    join flywheel._provider_states as state using (provider)
+   cross join lateral (select greatest(extract(epoch from _doors.at - state.levelled_at), 0)::double precision as seconds) as since
+   cross join lateral (select case when state.blocked_reason in ('quota_exhausted', 'unauthorized') then 1 else known.max_in_flight end as room) as size
+   where known.provider = any (_doors.providers)
+$function$;
+comment on function flywheel._doors is 'Internal: what each provider lets pass at a time; requests and tokens are credits not yet cut at the size of the bucket; null = no limit.';
+
 -- _period_start and _period_end: periods are UTC.
 create or replace function flywheel._period_start(period text, at timestamptz) returns date
 language sql immutable security invoker parallel safe

@@ -142,8 +142,82 @@ as $function$
 $function$;
 comment on function flywheel._budget_share is 'Internal: the greatest used share of the budgets of a judge version and of its provider; 0 = it has none.';
 
+-- _cost_usd: null where a price or a count is unknown, never 0 for it.
+create or replace function flywheel._cost_usd(
+  prices flywheel.provider_models, purpose text, input_tokens double precision, cached_tokens double precision, output_tokens double precision)
+returns double precision
+language sql immutable security invoker parallel safe
+begin atomic
+  select ((input_tokens - coalesce(cached_tokens, 0)) * (prices).input_usd
+          + coalesce(cached_tokens, 0) * coalesce((prices).cached_input_usd, (prices).input_usd)
+          + case when output_tokens = 0 then 0 else output_tokens * (prices).output_usd end)
+         / 1000000 * case purpose when 'batch' then (prices).batch_share else 1 end;
+end;
+comment on function flywheel._cost_usd is 'Internal: what tokens cost in US dollars at the prices of a model; null = unknown.';
+
+-- _call_sizes: tokens of one call of a judge version: what its calls of the last 30 days took, or what its words, the texts
+-- of up to 1,000 spans and its examples come to at four characters a token.
+create or replace function flywheel._call_sizes(version flywheel.validator_versions, since timestamptz, until timestamptz,
+  out calls_per_span double precision, out input_tokens double precision, out cached_tokens double precision, out output_tokens double precision, out basis text)
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  past bigint;
+begin
+  select count(*), count(*)::double precision / nullif(count(distinct calls.span_id), 0), avg(calls.input_tokens), avg(coalesce(calls.cached_tokens, 0)), avg(calls.output_tokens)
+    into past, calls_per_span, input_tokens, cached_tokens, output_tokens
+    from flywheel.calls
+   where calls.version_id = version.version_id and calls.purpose <> 'test' and calls.started_at > now() - interval '30 days'
+     and calls.input_tokens is not null and calls.output_tokens is not null;
+  basis := format('%s calls of this version in the last 30 days', past);
+  if past = 0 then
+    calls_per_span := coalesce((version.definition ->> 'votes')::integer, 1);
+    cached_tokens := 0;
+    output_tokens := 150;
+    select 300 + (length(version.definition::text) + coalesce(avg(coalesce(length(sample.input), 0) + coalesce(length(sample.output), 0)), 0)) / 4 into input_tokens
+      from (select span.input, span.output from flywheel.spans as span where span.started_at >= since and span.started_at < until limit 1000) as sample;
+    input_tokens := input_tokens + coalesce((
+      select least(avg(examples.tokens) * least(count(*), coalesce((version.definition #>> '{shots,count}')::integer, 6)),
+                   (version.definition #>> '{shots,token_budget}')::double precision)
+        from flywheel.examples
+       where examples.validator_id = flywheel._question_of(version) and examples.status = 'servable'), 0);
+    basis := 'the lengths of the texts; there are no calls of this version yet';
+  end if;
+end
+$function$;
+comment on function flywheel._call_sizes is 'Internal: how many calls a judge version makes for a span, and the tokens of one.';
+
+-- price_backfill: lane batch pays the share of the prices that the batch endpoint takes.
+create or replace function flywheel.price_backfill(name text, since timestamptz, until timestamptz default now(), lane text default null)
+returns table (calls bigint, input_tokens bigint, output_tokens bigint, usd double precision, price_per_call double precision, basis text)
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  chosen flywheel.validator_versions := flywheel._find_version(price_backfill.name, null);
+begin
+  if chosen.kind <> 'judge' then
+    return;
+  end if;
+  return query
+    select planned.calls, round(planned.calls * sizes.input_tokens)::bigint, round(planned.calls * sizes.output_tokens)::bigint,
+           planned.calls * one.usd, one.usd,
+           case when one.usd is null then format('%s; the price of model %s of provider %s is unknown', sizes.basis, chosen.definition ->> 'model', chosen.definition ->> 'provider')
+                else sizes.basis end
+      from flywheel.plan_backfill(price_backfill.name, price_backfill.since, price_backfill.until) as plan
+     cross join lateral flywheel._call_sizes(chosen, price_backfill.since, price_backfill.until) as sizes
+     cross join lateral (select round(plan.to_judge * sizes.calls_per_span)::bigint as calls) as planned
+      left join flywheel.provider_models as prices on prices.provider = chosen.definition ->> 'provider' and prices.model = chosen.definition ->> 'model'
+     cross join lateral (select flywheel._cost_usd(prices, price_backfill.lane, sizes.input_tokens, sizes.cached_tokens, sizes.output_tokens) as usd) as one;
+end
+$function$;
+comment on function flywheel.price_backfill is
+  'What a backfill of the newest version of a judge would cost, in US dollars (null = a price is unknown), and what the numbers go by; no row for other kinds.';
+
 select flywheel._grant('flywheel_worker', 'execute on function flywheel._budget_share(uuid)');
 select flywheel._grant('flywheel_analyst', 'select on flywheel.budget_status');
 select flywheel._grant('flywheel_admin', privilege) from unnest(array[
   'select on flywheel.budgets, flywheel.budget_status',
-  'execute on function flywheel.set_budget(text, text, text, double precision), flywheel.drop_budget(text, text, text)']) as privilege;
+  'execute on function flywheel.set_budget(text, text, text, double precision), flywheel.drop_budget(text, text, text),
+     flywheel.price_backfill(text, timestamptz, timestamptz, text)']) as privilege;

@@ -45,8 +45,9 @@ def test_a_call_is_recorded_with_what_was_announced_and_what_was_said(
     ]
     begin(connection, asked)
     assert end(connection, asked, cached_tokens=10, latency_ms=12.5, answered_by="small-2026", http_status=200) == 1
-    query = """select version_id, span_id, revision, project, vote, attempt, provider, model, answered_by, rung, request_hash,
-                      shots, outcome, http_status, reply, input_tokens, cached_tokens, output_tokens, latency_ms, purpose
+    query = """select version_id, span_id, revision, project, vote, attempt, provider, model, answered_by, rung,
+                      request_hash, shots, outcome, http_status, reply, input_tokens, cached_tokens, output_tokens,
+                      latency_ms, purpose
                  from flywheel.calls"""
     assert rows(connection, query) == [
         (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -23,12 +23,13 @@ STEP_SPANS = 10_000
 @click.argument("validator")
 @click.option("--since", type=TIME, required=True, metavar="TIME", help="First started_at: ISO 8601, or 2h, 7d ago.")
 @click.option("--until", type=TIME, default="now", show_default=True, metavar="TIME", help="End, not included.")
-@click.option("--dry-run", is_flag=True, help="Only count what would be judged.")
+@click.option("--dry-run", is_flag=True, help="Only count what would be judged, and say what it would cost.")
+@click.option("--batch", is_flag=True, help="Use the provider's batch endpoint: cheaper, and within a day.")
 @dsn_option
 @schema_option
 @json_option
 def backfill(
-    validator: str, since: datetime, until: datetime, dry_run: bool, dsn: str, schema: str, as_json: bool
+    validator: str, since: datetime, until: datetime, dry_run: bool, batch: bool, dsn: str, schema: str, as_json: bool
 ) -> None:
     """Run a validator over spans that are there already.
 
@@ -39,26 +40,45 @@ def backfill(
     Example:
         pgflywheel backfill no_email --since 2026-03-01 --until 2026-03-08
     """
-    from pgflywheel.db import jobs
-
+    lane = "batch" if batch else None
     if dry_run:
-        plan = run_call(jobs.plan_backfill, dsn, schema, validator, since, until)
-        text = f"{plan.to_judge:,} spans would be judged; {plan.already_scored:,} of {plan.eligible:,} have a score."
-        echo(plan, as_json, text)
+        found, text = run_call(_planned, dsn, schema, validator, since, until, lane)
+        echo(found, as_json, text)
         return
-    step = run_call(_backfill, dsn, schema, validator, since, until)
+    step = run_call(_backfill, dsn, schema, validator, since, until, lane)
     text = f"{step.queued:,} spans are queued for {validator}; {step.skipped:,} had a score already."
     echo({"validator": validator, "since": since, "until": until, **asdict(step)}, as_json, text)
     if step.queued:
         note("Workers judge them after live spans: pgflywheel queue status.")
 
 
-async def _backfill(database: Database, validator: str, since: datetime, until: datetime) -> BackfillStep:
+async def _planned(
+    database: Database, validator: str, since: datetime, until: datetime, lane: str | None
+) -> tuple[dict[str, Any], str]:
+    """Return what a backfill would do, with its price where it makes calls; and the same in words."""
+    from pgflywheel.db import budgets, jobs
+
+    plan = await jobs.plan_backfill(database, validator, since, until)
+    price = await budgets.price_backfill(database, validator, since, until, lane)
+    text = f"{plan.to_judge:,} spans would be judged; {plan.already_scored:,} of {plan.eligible:,} have a score."
+    if price is None:
+        return asdict(plan), text
+    usd = "an unknown sum" if price.usd is None else f"{price.usd:,.4f} USD"
+    text += (
+        f"\nThat is {price.calls:,} calls with {price.input_tokens:,} tokens in and {price.output_tokens:,} out: {usd}."
+        f"\nBasis: {price.basis}."
+    )
+    return asdict(plan) | {"price": asdict(price)}, text
+
+
+async def _backfill(
+    database: Database, validator: str, since: datetime, until: datetime, lane: str | None
+) -> BackfillStep:
     from pgflywheel.cli.progress import progress_bar
     from pgflywheel.db import jobs
 
-    backfill_id = await jobs.start_backfill(database, validator, since, until)
-    times = f"--since {since.isoformat()} --until {until.isoformat()}"
+    backfill_id = await jobs.start_backfill(database, validator, since, until, lane)
+    times = f"--since {since.isoformat()} --until {until.isoformat()}" + (" --batch" if lane else "")
     note(f"To go on after an interruption: pgflywheel backfill {validator} {times}")
     total = (until - since).total_seconds()
     with progress_bar(f"backfill {validator}", total) as update:

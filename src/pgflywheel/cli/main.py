@@ -18,6 +18,8 @@ NOUNS = {
     "traces": "Import traces, look at them, and drop old days.",
     "validators": "Define, try, activate, pause and retire validators.",
     "judges": "Try judges, see what they are shown, and how far they may be trusted.",
+    "providers": "Set, list, check and release the endpoints judges call.",
+    "budgets": "Cap what judging may cost, and see what is used.",
     "scores": "Read scores, and why a span has or has none.",
     "why": "Tell for each validator why a span has a score or has none.",
     "embedders": "Add, serve and retire the models that turn texts into vectors.",

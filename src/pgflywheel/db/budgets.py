@@ -56,6 +56,9 @@ async def status(database: Database) -> list[BudgetStatus]:
     return await database.rows(BudgetStatus, query)
 
 
-async def price_backfill(database: Database, name: str, since: datetime, until: datetime) -> BackfillPrice | None:
+async def price_backfill(
+    database: Database, name: str, since: datetime, until: datetime, lane: str | None = None
+) -> BackfillPrice | None:
     """Say what a backfill would cost; None for a validator that makes no calls."""
-    return await database.row(BackfillPrice, "select * from flywheel.price_backfill(%s, %s, %s)", [name, since, until])
+    query = "select * from flywheel.price_backfill(%s, %s, %s, %s)"
+    return await database.row(BackfillPrice, query, [name, since, until, lane])

@@ -96,9 +96,12 @@ async def plan_backfill(database: Database, name: str, since: datetime, until: d
     return plan
 
 
-async def start_backfill(database: Database, name: str, since: datetime, until: datetime) -> UUID:
-    """Begin a backfill, or find the unfinished one it goes on with; return its id."""
-    backfill_id: UUID = await database.value("select flywheel.start_backfill(%s, %s, %s)", [name, since, until])
+async def start_backfill(
+    database: Database, name: str, since: datetime, until: datetime, lane: str | None = None
+) -> UUID:
+    """Begin a backfill, or find the unfinished one it goes on with; return its id. Lane batch is the cheaper one."""
+    query = "select flywheel.start_backfill(%s, %s, %s, %s)"
+    backfill_id: UUID = await database.value(query, [name, since, until, lane])
     return backfill_id
 
 
