@@ -87,6 +87,22 @@ $function$;
 comment on function flywheel.overturn_label is
   'Say that a provisional label is wrong: the opposite verdict becomes a label of the annotator''s, not blind; a fail needs a critique. Returns the new label''s id.';
 
+-- label_verdicts: what judges said is told to whoever has said something themselves.
+create or replace function flywheel.label_verdicts(label_id uuid)
+returns table (validator text, version integer, passed boolean, confidence double precision, critique text, unscored_reason text)
+language sql stable security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+  select validators.name, versions.version, scores.passed, scores.confidence, scores.critique, scores.unscored_reason
+    from flywheel.labels
+    join flywheel.scores on (scores.span_id, scores.started_at, scores.revision) = (labels.span_id, labels.started_at, labels.revision)
+    join flywheel.validator_versions as versions on versions.version_id = scores.version_id and flywheel._question_of(versions) = labels.validator_id
+    join flywheel.validators on validators.validator_id = versions.validator_id
+   where labels.label_id = label_verdicts.label_id
+   order by scores.scored_at desc, versions.version desc
+$function$;
+comment on function flywheel.label_verdicts is 'What the versions of a validator say of the revision a label is of, the newest verdict first: to be shown once the label is saved.';
+
 -- _imported_label: a span that is gone is replaced by what the line says of it.
 create or replace function flywheel._imported_label(line jsonb) returns flywheel.labels
 language plpgsql stable security definer
@@ -147,4 +163,5 @@ select flywheel._grant(role, privilege)
    'execute on function flywheel.propose_labels(text, integer)',
    'execute on function flywheel.confirm_label(uuid, text, text)',
    'execute on function flywheel.overturn_label(uuid, text, text)',
+   'execute on function flywheel.label_verdicts(uuid)',
    'execute on function flywheel.import_label(jsonb)']) as privilege;

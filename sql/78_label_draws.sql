@@ -143,7 +143,7 @@ declare
      order by span.started_at desc, span.span_id limit $3$code$, _triage_candidates.eligible);
 begin
   foreach since in array array[now() - interval '1 day', now() - interval '7 days', now() - interval '30 days', '-infinity'] loop
-    execute format('select count(*) from (%s) as some', unasked) into found_spans
+    execute format('select count(*) from (%s) as few', unasked) into found_spans
       using since, _triage_candidates.validator_id, _triage_candidates.most;
     exit when found_spans >= most;
   end loop;

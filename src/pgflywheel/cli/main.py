@@ -23,6 +23,7 @@ NOUNS = {
     "scores": "Read scores, and why a span has or has none.",
     "why": "Tell for each validator why a span has a score or has none.",
     "embedders": "Add, serve and retire the models that turn texts into vectors.",
+    "labels": "Label spans, draw and queue them, and move labels in and out.",
     "examples": "See, sign, release, revoke and freeze the examples judges are shown.",
     "queue": "See the queue, its dead jobs, and pause a lane.",
     "backfill": "Run a validator over spans that are there already.",
