@@ -320,7 +320,7 @@ end
 $function$;
 comment on function flywheel._application_policy is 'Internal: the arguments of retrieve_examples as a policy; raises WF009.';
 
-create or replace function flywheel._query_vector(embedder flywheel.embedders, embedding real[], span_id uuid) returns public.halfvec
+create or replace function flywheel._query_vector(embedder flywheel.embedders, embedding double precision[], span_id uuid) returns public.halfvec
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 as $function$
@@ -404,7 +404,7 @@ comment on function flywheel._shots_for is
 -- user asked; its vector comes from judge.embed, or from a span that was embedded. group_key: a conversation whose own examples stay out.
 create or replace function flywheel.retrieve_examples(
   project text, node text, input text, k integer default 6, strategy text default 'similar', validator text default null,
-  embedding real[] default null, span_id uuid default null, group_key text default null, token_budget integer default 4000,
+  embedding double precision[] default null, span_id uuid default null, group_key text default null, token_budget integer default 4000,
   half_life_days double precision default 30, diversity double precision default 0.4)
 returns setof flywheel.shot
 language plpgsql stable security definer
@@ -439,6 +439,6 @@ $function$;
 comment on function flywheel.retrieve_examples is
   'Examples for an application''s own prompt from a project and node (and the question of a validator): fixed outputs, and outputs that passed; the most relevant last, with every component of their rank.';
 
-select flywheel._grant(role, 'execute on function flywheel.retrieve_examples(text, text, text, integer, text, text, real[], uuid, text, integer, double precision, double precision)')
+select flywheel._grant(role, 'execute on function flywheel.retrieve_examples(text, text, text, integer, text, text, double precision[], uuid, text, integer, double precision, double precision)')
   from unnest(array['flywheel_writer', 'flywheel_analyst', 'flywheel_admin']) as role;
 select flywheel._grant('flywheel_worker', 'execute on function flywheel._shots_for(uuid, uuid[], timestamptz[], real[], integer), flywheel._shot_policy(jsonb)');

@@ -62,6 +62,11 @@ def unit(*numbers: float) -> list[float]:
     return [number / length for number in numbers] + [0.0] * (DIMENSIONS - len(numbers))
 
 
+def at(cosine: float, number: int) -> list[float]:
+    """Return a unit vector with this cosine to unit(1); of two numbers, two directions."""
+    return [cosine, *[0.0] * number, math.sqrt(1 - cosine * cosine)]
+
+
 def embed(connection: Connection, example_id: uuid.UUID, *numbers: float) -> None:
     """Give an example the vector that begins with these numbers, for both its parts."""
     query = """
