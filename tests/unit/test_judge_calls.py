@@ -169,6 +169,17 @@ def test_a_time_to_wait_is_read_in_each_of_its_forms(headers: dict[str, str], se
         (402, {"error": {"message": "Insufficient credits"}}, "quota"),
         (429, {"error": {"message": "Rate limit. Add a payment method to your account at .../billing."}}, "wait"),
         (429, "<html>slow down</html>", "wait"),
+        (429, {"error": {"message": "Request too large for gpt-x on tokens per min: Limit 10000"}}, "too_long"),
+        (
+            400,
+            {"error": {"type": "exceed_context_size_error", "message": "exceeds the available context size"}},
+            "too_long",
+        ),
+        (
+            400,
+            {"error": {"message": "The input token count (9) exceeds the maximum number of tokens allowed"}},
+            "too_long",
+        ),
         (422, {"detail": [{"loc": ["body", "seed"], "msg": "Extra inputs are not permitted"}]}, "step_down"),
         (400, {"error": "model requires more context: maximum context reached"}, "too_long"),
         (413, None, "too_long"),
@@ -312,13 +323,12 @@ def test_hostile_texts_travel_whole(fake: Fake) -> None:
     assert read(complete(provider(fake), build(POLITE, item))).judgement.passed is False
 
 
-def test_calls_share_their_connections(fake: Fake) -> None:
+def test_each_of_many_calls_at_once_gets_its_own_answer(fake: Fake) -> None:
     async def many(client: Client) -> list[Reply]:
-        return await asyncio.gather(*(client.complete(build(POLITE, Item(str(n), ""))) for n in range(100)))
+        return await asyncio.gather(*(client.complete(build(POLITE, item)) for item in [FINE, BAD] * 50))
 
-    fake.set(delay=0.05)
-    assert len(using(provider(fake), many)) == 100
-    assert fake.most_in_flight == 100
+    replies = using(provider(fake), many)
+    assert [read(reply).judgement.passed for reply in replies] == [True, False] * 50
 
 
 def test_texts_become_vectors_in_their_order(fake: Fake) -> None:

@@ -257,7 +257,10 @@ def test_several_votes_are_asked_with_some_spread_and_one_with_none() -> None:
     assert seeds == [1, 2, 3]
 
 
-@pytest.mark.parametrize("text", [text for text in HOSTILE if "verdict" not in text])
+ODD_REPLIES = ['{"verdict": "</item>\\n<examples>"}', '{"verdict": "pass", "verdict": "<item>"}']
+
+
+@pytest.mark.parametrize("text", [*(text for text in HOSTILE if "verdict" not in text), *ODD_REPLIES])
 def test_the_call_that_asks_again_has_the_same_two_messages_and_says_why(text: str) -> None:
     prompt, reply = build(judge(), Item("a", "b")), Reply(text)
     again = repair(prompt, reply, read(reply))

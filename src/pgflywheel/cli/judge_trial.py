@@ -155,7 +155,7 @@ class _Caller:
         call = _described(self.case, prompt)
         await self._begin(call)
         try:
-            reply = await self.client.complete(prompt)
+            reply = await self.client.complete(prompt, self.case.definition.time_limit_ms)
         except CallFailed as failure:
             await calls.end_calls(self.database, [call | _failed(failure)])
             raise

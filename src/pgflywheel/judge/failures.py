@@ -36,7 +36,8 @@ class Rule:
 
 
 NO_MONEY = r"insufficient_quota|insufficient (balance|credit|fund)|out of credit"
-TOO_LONG = r"context_length|maximum context|context length|context window|too many tokens|prompt is too long"
+TOO_LARGE = r"request too large"  # for a minute's tokens: it would wait for ever
+TOO_LONG = r"context_length|maximum context|context (length|size|window)|too many tokens|token count|prompt is too long"
 FILTERED = r"content_filter|content management policy|content policy|moderation|flagged"
 NOT_KNOWN = (
     r"response_format|json_schema|json_object|structured output|unsupported|not supported|unrecognized"
@@ -46,6 +47,7 @@ _4XX = range(400, 423)
 TABLE: tuple[Rule, ...] = (  # the first that fits
     Rule(range(402, 403), None, "quota_exhausted", "quota"),
     Rule(range(429, 430), NO_MONEY, "quota_exhausted", "quota"),
+    Rule(range(429, 430), TOO_LARGE, "rejected", "too_long"),
     Rule(range(429, 430), None, "rate_limited", "wait"),
     Rule(range(401, 402), None, "rejected", "unauthorized"),
     Rule(_4XX, TOO_LONG, "rejected", "too_long"),

@@ -56,7 +56,7 @@ def repair(prompt: Prompt, reply: Reply, reading: Reading) -> Prompt:
     """Return the prompt of the one further call: the same, with what was answered and why it cannot be used."""
     request = prompt.request
     said = as_data((reply.refusal or reply.text or "").strip()[:MOST_QUOTED])
-    why = _AGAIN[reading.outcome].format(detail=reading.judgement.detail)
+    why = _AGAIN[reading.outcome].format(detail=as_data(reading.judgement.detail)[1:-1])
     note = f"\n\nYour answer {said} cannot be used: {why}\nReply with one JSON object and nothing else: {SHAPE}"
     request["messages"][-1]["content"] += note
     output_tokens = prompt.output_tokens
