@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import psycopg
 import pytest
+from psycopg.types.json import Jsonb
 
 from tests.sql.support import Connection, activate, define, insert, refused, rows, value
 
@@ -221,3 +223,143 @@ def test_two_labels_of_one_person_at_once_leave_one_current(
     connection.execute("set lock_timeout = 0")
     label(connection, span_id, passed=False)
     assert rows(connection, "select passed from flywheel.current_labels") == [(False,)]
+
+
+def overlap(connection: Connection, verdicts: dict[str, str]) -> None:
+    """Let each reviewer label the same spans: p, f, or - for none."""
+    spans = [insert(connection) for _ in next(iter(verdicts.values()))]
+    for annotator, given in verdicts.items():
+        for span_id, verdict in zip(spans, given, strict=True):
+            if verdict != "-":
+                label(connection, span_id, verdict == "p", annotator)
+
+
+@pytest.mark.usefixtures("polite")
+def test_agreement_of_people_is_that_of_the_public_formulas(connection: Connection) -> None:
+    """By hand: ada and bob agree on 6 of 8, by chance on (5*5 + 3*3)/64; alpha over 10 labelled twice or more."""
+    overlap(connection, {"ada": "ppppfffp--", "bob": "pppffpfppf", "cyd": "--------pf"})
+    pairs = "select first_reviewer, second_reviewer, items, agreed, agreement, kappa from flywheel.reviewer_agreement"
+    kappa = (6 / 8 - 34 / 64) / (1 - 34 / 64)
+    assert rows(connection, pairs + " order by 1, 2") == [
+        ("ada", "bob", 8, 6, 0.75, pytest.approx(kappa)),
+        ("bob", "cyd", 2, 2, 1.0, 1.0),
+    ]
+    total = "select reviewers, items, agreed, agreement, alpha from flywheel.label_agreement"
+    passes, fails, split = 12, 8, 2
+    alpha = 1 - (passes + fails - 1) * split / (passes * fails)
+    assert rows(connection, total) == [(3, 10, 8, 0.8, pytest.approx(alpha))]
+
+
+@pytest.mark.usefixtures("polite")
+def test_labels_that_saw_a_verdict_or_settled_one_do_not_count_as_agreement(connection: Connection) -> None:
+    overlap(connection, {"ada": "p", "bob": "f"})
+    [span_id] = rows(connection, "select span_id from flywheel.claim_labels('polite', 'cyd')")[0]
+    label(connection, span_id, annotator="cyd")
+    seen = "select flywheel.record_label(%s, 'polite', true, 'dan', null, false)"
+    connection.execute(seen.encode(), [span_id])
+    assert rows(connection, "select first_reviewer, second_reviewer from flywheel.reviewer_agreement") == [
+        ("ada", "bob")
+    ]
+    assert rows(connection, "select reviewers, items, agreed, alpha from flywheel.label_agreement") == [(2, 1, 0, 0.0)]
+
+
+@pytest.mark.usefixtures("polite")
+def test_beliefs_need_enough_people_and_weigh_them_by_how_they_agree(connection: Connection) -> None:
+    beliefs = "select reviewers, round(p_pass::numeric, 2) from flywheel.label_beliefs('polite') order by 1, 2"
+    good, random = "ppf" * 20, "pf" * 30
+    overlap(connection, {"ada": good, "bob": good})
+    assert rows(connection, beliefs) == []
+    spans = rows(connection, "select span_id from flywheel.current_labels where annotator = 'ada' order by label_id")
+    for (span_id,), verdict in zip(spans, random, strict=True):
+        label(connection, span_id, verdict == "p", "cyd")
+    found = rows(connection, beliefs)
+    assert len(found) == 60
+    assert sum(p_pass > 0.5 for _, p_pass in found) == 40
+
+
+@pytest.mark.usefixtures("polite")
+def test_a_file_of_labels_is_recorded_once_and_keeps_what_it_says(connection: Connection) -> None:
+    known, gone = insert(connection), uuid.uuid4()
+    line = {"span_id": str(known), "validator": "polite", "passed": False, "annotator": "ada", "critique": "rude"}
+    read = "select flywheel.import_label(%s)"
+    assert [value(connection, read, [Jsonb(line)]) for _ in range(2)] == [True, False]
+    drawn = {**line, "lane": "estimation", "incl_prob": 0.25, "stratum": "fail", "annotator": "bob", "blind": False}
+    assert value(connection, read, [Jsonb(drawn)]) is True
+    assert refused(connection, read, [Jsonb({**line, "span_id": str(gone)})]).sqlstate == "WF010"
+    about = {"started_at": "2024-05-05T00:00:00Z", "trace_id": str(gone), "project": "shop", "group_key": "g"}
+    assert value(connection, read, [Jsonb({**line, **about, "span_id": str(gone)})]) is True
+    for broken, sqlstate in (({"critique": " "}, "WF011"), ({"validator": "x"}, "WF002"), ({"passed": None}, "WF011")):
+        assert refused(connection, read, [Jsonb({**line, "annotator": "eve", **broken})]).sqlstate == sqlstate
+    said = """select annotator, span_id, lane, incl_prob, stratum, blind from flywheel.current_labels
+               order by annotator, span_id = %s"""
+    assert rows(connection, said, [gone]) == [
+        ("ada", known, "triage", None, None, True),
+        ("ada", gone, "triage", None, None, True),
+        ("bob", known, "estimation", 0.25, "fail", False),
+    ]
+
+
+@pytest.fixture
+def reviewer(connection: Connection, dsn: str) -> Iterator[Connection]:
+    """A login with the role flywheel_reviewer and nothing else."""
+    name = f"reviewer_{uuid.uuid4().hex[:12]}"
+    connection.execute(f"create role {name} login password 'secret' in role flywheel_reviewer".encode())
+    with psycopg.connect(dsn, user=name, password="secret", autocommit=True) as session:
+        yield session
+    connection.execute(f"drop role {name}".encode())
+
+
+def test_a_login_of_the_role_reviewer_can_do_all_of_it(connection: Connection, reviewer: Connection) -> None:
+    activate(connection, "polite", expression="true")
+    spans = [insert(connection, f"answer {n}") for n in range(8)]
+    connection.execute("select flywheel.draw_labels('polite', 8, '-infinity', 'infinity')")
+    connection.execute("""
+        insert into flywheel.scores (span_id, revision, version_id, started_at, trace_id, project, passed,
+               annotator_kind)
+        select span_id, revision, version_id, started_at, trace_id, project, true, 'judge'
+          from flywheel.spans cross join flywheel.validator_versions""")
+    held = rows(reviewer, "select item_id, span_id from flywheel.claim_labels('polite', 'ada', 4)")
+    assert len(held) == 4
+    answer = "select flywheel.record_label(%s, 'polite', false, 'ada', 'rude', true, %s)"
+    label_id = value(reviewer, answer, [held[0][1], held[0][0]])
+    assert len(rows(reviewer, "select * from flywheel.label_verdicts(%s)", [label_id])) == 1
+    reviewer.execute("select flywheel.relabel(%s, true, 'ada')", [label_id])
+    reviewer.execute("select flywheel.undo_label('ada')")
+    reviewer.execute("select flywheel.defer_label(%s, 'ada')", [held[1][0]])
+    reviewer.execute("select flywheel.record_fix(%s, 'better', 'ada', 'polite')", [spans[0]])
+    second = label(reviewer, held[2][1])
+    reviewer.execute("select flywheel.withdraw_label(%s, 'ada')", [second])
+    reviewer.execute("select flywheel.queue_triage('polite')")
+    assert value(reviewer, "select flywheel.propose_labels('polite')") > 2
+    proposed = rows(reviewer, "select label_id from flywheel.current_labels where annotator_kind = 'judge'")
+    reviewer.execute("select flywheel.confirm_label(%s, 'ada')", proposed[0])
+    reviewer.execute("select flywheel.overturn_label(%s, 'ada', 'rude')", proposed[1])
+    line = {"span_id": str(held[3][1]), "validator": "polite", "passed": True, "annotator": "bob"}
+    assert value(reviewer, "select flywheel.import_label(%s)", [Jsonb(line)]) is True
+    for view in ("current_labels", "gold_labels", "label_stats", "reviewer_agreement", "label_agreement"):
+        reviewer.execute(f"select * from flywheel.{view}".encode())
+    reviewer.execute("select * from flywheel.label_beliefs('polite')")
+    query = "select distinct recorded_by like 'reviewer_%' from flywheel.labels"
+    assert rows(connection, query) == [(True,)]
+
+
+@pytest.mark.usefixtures("polite")
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "select * from flywheel.spans",
+        "select * from flywheel.labels",
+        "select * from flywheel.current_scores",
+        "select * from flywheel._label_items",
+        "insert into flywheel.labels default values",
+        "update flywheel.labels set passed = true",
+        "delete from flywheel.fixes",
+        "update flywheel._label_claims set reviewer = 'eve'",
+        "select flywheel.draw_labels('polite', 5, '-infinity')",
+        "select flywheel._release_labels()",
+        "select flywheel.activate_validator('polite')",
+        "update flywheel.settings set value = '0'",
+    ],
+)
+def test_a_login_of_the_role_reviewer_can_do_nothing_else(reviewer: Connection, statement: str) -> None:
+    assert refused(reviewer, statement).sqlstate == "42501"
