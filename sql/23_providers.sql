@@ -132,7 +132,7 @@ $function$;
 comment on function flywheel.set_provider is
   'Define an endpoint that speaks the OpenAI API, with its limits and the prices of its models, or change it; returns whether anything changed.';
 
--- _block_provider: the later end of two blocks counts. Without seconds a refusal waits 1 s, and twice as long each time
+-- _block_provider: the later end of two blocks counts. Without seconds (or with none to wait) a refusal waits 1 s, and twice as long each time
 -- the provider refuses again after the wait; refusals that come in together are one.
 create or replace function flywheel._block_provider(provider text, seconds double precision, reason text, detail text) returns timestamptz
 language sql volatile security definer
@@ -142,9 +142,9 @@ as $function$
      set blocked_until = greatest(state.blocked_until, blocked.until),
          blocked_reason = case when blocked.until > state.blocked_until then _block_provider.reason else coalesce(state.blocked_reason, _block_provider.reason) end,
          blocked_detail = case when blocked.until > state.blocked_until then left(_block_provider.detail, 2000) else coalesce(state.blocked_detail, left(_block_provider.detail, 2000)) end,
-         refusals = case when _block_provider.seconds is null and blocked.anew then least(state.refusals + 1, 30) else state.refusals end
+         refusals = case when (_block_provider.seconds > 0) is not true and blocked.anew then least(state.refusals + 1, 30) else state.refusals end
     from (select known.provider, known.anew,
-                 clock_timestamp() + make_interval(secs => coalesce(_block_provider.seconds, case _block_provider.reason
+                 clock_timestamp() + make_interval(secs => coalesce(nullif(greatest(_block_provider.seconds, 0), 0), case _block_provider.reason
                    when 'quota_exhausted' then flywheel._setting('quota_probe_seconds')
                    when 'unauthorized' then 600
                    else case when known.anew then least(60, power(2, least(known.refusals, 10))) * (1 + random() / 4) else 0 end end)) as until
@@ -235,18 +235,18 @@ comment on function flywheel._budget_reached is 'Internal: whether a budget leav
 
 -- _held_versions: claims pass these over, so that their jobs stay queued and use up no attempts. A project's budget holds
 -- no version: other projects may still be judged by it.
-create or replace function flywheel._held_versions() returns uuid[]
+create or replace function flywheel._held_versions(at timestamptz default now()) returns uuid[]
 language sql stable security definer
 set search_path = pg_catalog, pg_temp
 as $function$
   select coalesce(array_agg(versions.version_id), '{}')
     from (
-      select state.provider, null as validator from flywheel._provider_states as state where state.blocked_until > now()
+      select state.provider, null as validator from flywheel._provider_states as state where state.blocked_until > _held_versions.at
       union
       select case budgets.scope when 'provider' then budgets.name end, case budgets.scope when 'validator' then budgets.name end
         from flywheel.budgets
         left join flywheel._budget_periods as periods
-          on periods.budget_id = budgets.budget_id and periods.started_on = flywheel._period_start(budgets.period, now())
+          on periods.budget_id = budgets.budget_id and periods.started_on = flywheel._period_start(budgets.period, _held_versions.at)
        where budgets.scope in ('provider', 'validator')
          and flywheel._budget_reached(budgets.cap_usd, coalesce(periods.spent_usd, 0), periods.refused_usd)
     ) as closed
@@ -255,7 +255,7 @@ as $function$
       on versions.validator_id = validators.validator_id and versions.kind = 'judge'
      and versions.definition ->> 'provider' = coalesce(closed.provider, versions.definition ->> 'provider')
 $function$;
-comment on function flywheel._held_versions is 'Internal: judge versions whose provider is blocked or whose budget is used up.';
+comment on function flywheel._held_versions is 'Internal: judge versions whose provider is blocked at a time or whose budget is used up.';
 
 create or replace view flywheel.provider_status as
   select providers.provider, providers.base_url, providers.key_variable, providers.max_in_flight, providers.requests_per_minute,

@@ -324,10 +324,11 @@ async def notify(db: Database, payload: str) -> None:
 async def is_idle(db: Database, lanes: Sequence[str]) -> bool:
     """Tell whether nothing in these lanes is ready, running or due within a minute; a paused lane counts as idle.
 
-    A batch is work of its lane when it is to be asked for within a minute.
+    So does what a provider or a budget holds for longer. A batch is work when it is to be asked for within a minute.
     """
     idle: bool = await db.value(
-        "select not exists (select from flywheel._ready where lane = any (%(lanes)s) and flywheel._lane_runs(lane))"
+        "select not exists (select from flywheel._ready where lane = any (%(lanes)s) and flywheel._lane_runs(lane)"
+        "                      and not version_ids && flywheel._held_versions(now() + interval '1 minute'))"
         "   and not exists (select from flywheel._running where lane = any (%(lanes)s))"
         "   and not exists (select from flywheel._later where lane = any (%(lanes)s)"
         "                      and run_at <= now() + interval '1 minute' and flywheel._lane_runs(lane))"
