@@ -89,7 +89,7 @@ set search_path = pg_catalog, pg_temp
 as $function$
   with falls as (
     select call.ordinality as place, call.usd, call.provider, call.call ->> 'model' as model, budgets.cap_usd + 1e-9 as cap_usd, periods.spent_usd, periods.reserved_usd,
-           format('budget %s:%s of %s USD a %s', budgets.scope, budgets.name, round(budgets.cap_usd::numeric, 6), budgets.period) as words,
+           format('budget %s:%s of %s USD a %s', budgets.scope, budgets.name, trim_scale(round(budgets.cap_usd::numeric, 6)), budgets.period) as words,
            extract(epoch from flywheel._period_end(budgets.period, periods.started_on) - _refused_calls.at)::double precision as rest_seconds,
            sum(call.usd) filter (where periods.spent_usd + call.usd <= budgets.cap_usd + 1e-9)
              over (partition by budgets.budget_id order by call.ordinality) as taken_usd
@@ -104,7 +104,7 @@ as $function$
     from (
       select falls.place, 'over_budget' as decision, falls.rest_seconds as wait_seconds,
              case when falls.usd is null then format('%s needs the price of model %s of provider %s', falls.words, coalesce(falls.model, 'null'), falls.provider)
-                  else format('%s: %s USD are spent, and the call may cost %s', falls.words, round(falls.spent_usd::numeric, 6), round(falls.usd::numeric, 6)) end as detail
+                  else format('%s: %s USD are spent, and the call may cost %s', falls.words, trim_scale(round(falls.spent_usd::numeric, 6)), trim_scale(round(falls.usd::numeric, 6))) end as detail
         from falls where falls.usd is null or falls.spent_usd + falls.usd > falls.cap_usd
       union all
       select falls.place, 'wait', 1, format('%s: calls on their way may use up the rest', falls.words)
@@ -182,10 +182,12 @@ comment on function flywheel._weigh_calls is 'Internal: the decision on each of 
 
 -- _begin_calls: one statement for many calls. Providers are locked first, then budgets, each in the order of their keys. Where
 -- no budget is concerned, a crash of the server may forget the reservations: there is nothing to wait for the disk for.
+-- Planning anew would take longer than the work; the hot tables are empty when they are analysed, and full when they are read.
 create or replace function flywheel._begin_calls(worker_id uuid, calls jsonb)
 returns table (call_id uuid, decision text, wait_seconds double precision, detail text, reply jsonb)
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off
 as $function$
 #variable_conflict use_column
 declare
@@ -314,6 +316,7 @@ comment on function flywheel._reopen_providers is 'Internal: forget blocks that 
 create or replace function flywheel._end_calls(calls jsonb) returns integer
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off
 as $function$
 declare
   call_ids uuid[] := array(select (call ->> 'call_id')::uuid from jsonb_array_elements(_end_calls.calls) as call);

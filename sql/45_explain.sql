@@ -62,8 +62,8 @@ as $function$
     join flywheel.validators using (validator_id)
    cross join lateral (
      select 1 as place, 'over_budget' as state, status.resumes_at as until,
-            format('budget %s:%s of %s USD a %s: %s USD are spent', status.scope, status.name, round(status.cap_usd::numeric, 6), status.period,
-                   round(status.spent_usd::numeric, 6)) as detail
+            format('budget %s:%s of %s USD a %s: %s USD are spent', status.scope, status.name, trim_scale(round(status.cap_usd::numeric, 6)), status.period,
+                   trim_scale(round(status.spent_usd::numeric, 6))) as detail
        from flywheel.budget_status as status
       where status.reached and (status.scope, status.name) in (('validator', validators.name), ('provider', versions.definition ->> 'provider'))
      union all

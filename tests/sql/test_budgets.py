@@ -82,7 +82,7 @@ def test_money_is_reserved_settled_by_usage_and_never_passes_the_cap(connection:
     end(connection, asked[2:])
     begun = begin(connection, calls(1, polite))
     assert decisions(begun) == ["over_budget"]
-    assert begun[0][2].startswith("budget validator:polite of 0.003000 USD a day: 0.002400 USD are spent")
+    assert begun[0][2].startswith("budget validator:polite of 0.003 USD a day: 0.0024 USD are spent")
     assert 0 < begun[0][1] <= 86_400
 
 

@@ -218,7 +218,7 @@ def test_refusals_without_a_time_double_and_an_answer_forgets_them(connection: C
     provider(connection)
     for least in (1, 2, 4, 8):
         assert least * 0.9 < block(connection, None, "rate_limited") <= least * 1.25
-        assert block(connection, None, "rate_limited") <= least * 1.25, "refusals that come together are one"
+        assert block(connection, 0, "rate_limited") <= least * 1.25, "refusals that come together are one"
         let_time_pass(connection, 20)
     asked = calls(1)
     assert decisions(begin(connection, asked)) == ["go"]
