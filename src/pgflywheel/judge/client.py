@@ -148,6 +148,8 @@ class Client:
         except (TimeoutError, APITimeoutError) as error:
             raise timed_out(late) from error
         except APIConnectionError as error:
+            if isinstance(error.__cause__, _TooLong):  # early releases of openai 3 wrap every exception
+                raise error.__cause__ from None
             raise connection_lost(_cause(error)) from error
 
     def _client(self) -> AsyncOpenAI:
