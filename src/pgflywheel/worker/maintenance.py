@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import suppress
 from dataclasses import dataclass, field
 from time import monotonic
 
@@ -63,7 +62,6 @@ class Maintenance:
 
     async def run(self) -> None:
         """Do the chores until cancelled."""
-        self.chores = [chore for chore in self.chores if await self._known(chore)]
         while True:
             for chore in self.chores:
                 if chore.due:
@@ -71,12 +69,6 @@ class Maintenance:
             if self.vacuum.due:
                 await self._vacuum()
             await asyncio.sleep(TICK_SECONDS)
-
-    async def _known(self, chore: Chore) -> bool:
-        with suppress(FlywheelError):
-            name = self.site.database.render(chore.call.removesuffix("()"))
-            return bool(await self.site.database.value("select to_regproc(%s) is not null", [name]))
-        return True
 
     async def _safely(self, chore: Chore) -> None:
         try:

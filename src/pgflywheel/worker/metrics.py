@@ -15,6 +15,7 @@ class Metrics:
         self.scores = self._counter("scores", "Scores written, by lane.", "lane")
         self.faults = self._counter("faults", "Faults of validators, by validator and reason.", "validator", "reason")
         self.void = self._counter("void", "Jobs whose lease was lost before they were written, by lane.", "lane")
+        self.calls = self._counter("calls", "Calls to models, by provider and outcome.", "provider", "outcome")
         self.errors = self._counter("errors", "Errors the worker went on after, by part.", "part")
         self.in_hand = self._gauge("in_hand", "Jobs claimed and not yet ended.")
         self.listening = self._gauge("listening", "1 when notifications arrive, 0 when the worker polls.")

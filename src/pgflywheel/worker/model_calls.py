@@ -20,6 +20,7 @@ from uuid import uuid4
 from pgflywheel.db import calls
 from pgflywheel.db.calls import Begun
 from pgflywheel.db.judgements import Subject
+from pgflywheel.errors import UsageError
 from pgflywheel.judge.failures import CallFailed
 from pgflywheel.judge.judgement import Reading, read
 from pgflywheel.judge.ladder import Ladder
@@ -34,6 +35,7 @@ from pgflywheel.worker.site import Site
 log = logging.getLogger(__name__)
 PATIENCE_SECONDS = 2.0  # what is longer is waited for in the queue
 MISSING_SECONDS = 60.0
+NOTHING_SAID = {"input_tokens": None, "output_tokens": None}  # else they are those of the estimate
 BLOCKS = {"wait": "rate_limited", "quota": "quota_exhausted", "unauthorized": "unauthorized"}  # by treatment
 
 
@@ -132,7 +134,9 @@ class Caller:
     async def _begin(self, ask: Ask, endpoint: Endpoint, call: Mapping[str, Any], patience: float) -> Begun:
         """Ask whether a call may be made; go keeps the gate until the call is settled."""
         if not await endpoint.pass_gate(patience):
-            raise PutOff(_jittered(1.0), Fault("provider_full", f"{endpoint.provider.name} is busy"), costs=False)
+            raise PutOff(
+                _jittered(1.0), Fault("rate_limited", f"{endpoint.provider.name} takes no more calls now"), costs=False
+            )
         going = False
         try:
             begun = await self.beginner.begin(ask.worker_id, call)
@@ -150,7 +154,7 @@ class Caller:
         if begun.decision == "over_budget":
             raise PutOff(seconds, Fault("over_budget", detail), costs=False)
         if monotonic() + seconds > patience or self.site.stopping.is_set():
-            raise PutOff(_jittered(seconds), Fault("provider_full", detail), costs=False)
+            raise PutOff(_jittered(seconds), Fault("rate_limited", detail), costs=False)
         await asyncio.sleep(_jittered(seconds))
 
     async def _make(self, ask: Ask, endpoint: Endpoint, prompt: Prompt, call: Mapping[str, Any]) -> Answered:
@@ -161,12 +165,19 @@ class Caller:
         except CallFailed as failure:
             self._enter(ask, endpoint, call, _failed(failure))
             raise await self._treated(ask, endpoint, prompt, failure) from failure
+        except UsageError as error:  # a package is missing here: nothing was sent
+            self._enter(ask, endpoint, call, {"outcome": "rejected", "detail": error.message})
+            raise Rejected(f"{error.message}: {error.hint}") from error
+        except Exception as error:
+            self._enter(ask, endpoint, call, {"outcome": "connection_lost", "detail": type(error).__name__})
+            raise
         reading = read(reply)
         self._enter(ask, endpoint, call, _answered(reply, reading))
         return Answered(prompt, reply, reading, cost_usd(reply.usage, endpoint.provider.prices.get(prompt.model)))
 
     def _enter(self, ask: Ask, endpoint: Endpoint, call: Mapping[str, Any], said: Mapping[str, Any]) -> None:
-        self.ledger.add(Ending(ask.worker_id, call={**call, **said}, settled=endpoint.gate.release))
+        self.ledger.add(Ending(ask.worker_id, call={**call, **NOTHING_SAID, **said}, settled=endpoint.gate.release))
+        self.site.metrics.calls.labels(endpoint.provider.name, said["outcome"]).inc()
 
     async def _treated(self, ask: Ask, endpoint: Endpoint, prompt: Prompt, failure: CallFailed) -> Unanswered:
         """Return what a failure means for its span; the provider is left alone where it asks for it."""
@@ -229,9 +240,6 @@ def _failed(failure: CallFailed) -> dict[str, Any]:
         "outcome": failure.outcome,
         "http_status": failure.http_status,
         "detail": failure.detail,
-        "input_tokens": None,
-        "cached_tokens": None,
-        "output_tokens": None,
         "latency_ms": failure.latency_ms,
     }
 
