@@ -186,12 +186,12 @@ set search_path = pg_catalog, pg_temp
 as $function$
 declare
   chosen flywheel.validator_versions := flywheel._find_version(read_test_split.validator, read_test_split.version);
-  found_labels bigint;
+  seen flywheel._alignment;
   last_read flywheel.test_reads;
 begin
   perform flywheel._lock_validator(read_test_split.validator);
-  select labels into found_labels from flywheel._alignment where version_id = chosen.version_id and part = 'split' and split = 'test';
-  if coalesce(found_labels, 0) = 0 then
+  select * into seen from flywheel._alignment where version_id = chosen.version_id and part = 'split' and split = 'test';
+  if coalesce(seen.labels, 0) = 0 then
     raise exception using errcode = 'WF009',
       message = format('version %s of %s has judged no labelled span of the test split', chosen.version, read_test_split.validator),
       hint = format('Let it: pgflywheel judges align %s --split test.', read_test_split.validator);
@@ -204,12 +204,11 @@ begin
       hint = 'Tune on dev. again => true reads it once more, and is recorded.';
   end if;
   insert into flywheel.test_reads (version_id, read_number, labels)
-  values (chosen.version_id, coalesce(last_read.read_number, 0) + 1, found_labels);
+  values (chosen.version_id, coalesce(last_read.read_number, 0) + 1, seen.labels);
   return query
-    select found.validator, found.version, found.status, found.split, found.labels, found.tp, found.fp, found.fn, found.tn, found.unscored,
-           found.accuracy, found.tpr, found.tpr_low, found.tpr_high, found.tnr, found.tnr_low, found.tnr_high, found.fail_precision,
-           found.mcc, found.kappa, found.n_pass, found.n_fail, found.fp + found.fn, found.drawn, found.weighted_tpr, found.weighted_tnr
-      from flywheel._alignment as found where found.version_id = chosen.version_id and found.part = 'split' and found.split = 'test';
+    select seen.validator, seen.version, seen.status, seen.split, seen.labels, seen.tp, seen.fp, seen.fn, seen.tn, seen.unscored,
+           seen.accuracy, seen.tpr, seen.tpr_low, seen.tpr_high, seen.tnr, seen.tnr_low, seen.tnr_high, seen.fail_precision,
+           seen.mcc, seen.kappa, seen.n_pass, seen.n_fail, seen.fp + seen.fn, seen.drawn, seen.weighted_tpr, seen.weighted_tnr;
 end
 $function$;
 comment on function flywheel.read_test_split is

@@ -117,7 +117,26 @@ $function$;
 comment on function flywheel.judge_probability is
   'Probability that a person says pass, given a judge''s verdict: calibrated where the version was, else as the judge puts it; within [0.01, 0.99].';
 
--- compare_judges: only spans both judged, so that the easier half of the labels flatters neither.
+-- _paired: only spans both judged, so that the easier half of the labels flatters neither. Grouped, not joined with itself: the
+-- planner expects a row or two, and would try all pairs.
+create or replace function flywheel._paired(first_id uuid, second_id uuid, split text)
+returns table (human_passed boolean, right_a boolean, right_b boolean, cost_a double precision, cost_b double precision,
+               latency_a double precision, latency_b double precision)
+language sql stable security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+  select bool_and(judged.human_passed),
+         bool_and(judged.judge_passed = judged.human_passed) filter (where judged.version_id = first_id),
+         bool_and(judged.judge_passed = judged.human_passed) filter (where judged.version_id = second_id),
+         max(judged.cost_usd) filter (where judged.version_id = first_id), max(judged.cost_usd) filter (where judged.version_id = second_id),
+         max(judged.latency_ms) filter (where judged.version_id = first_id), max(judged.latency_ms) filter (where judged.version_id = second_id)
+    from flywheel._judged_labels as judged
+   where judged.version_id in (first_id, second_id) and judged.judge_passed is not null and judged.visible and _paired.split in (judged.split, 'all')
+   group by judged.span_id, judged.revision, judged.started_at
+  having bool_or(judged.version_id = first_id) and bool_or(judged.version_id = second_id)
+$function$;
+comment on function flywheel._paired is 'Internal: one row for each labelled span two judge versions judged: what is true, who was right, what it took.';
+
 create or replace function flywheel.compare_judges(validator text, version_a integer, version_b integer, split text default 'dev', validator_b text default null)
 returns table (labels bigint, both_right bigint, only_a_right bigint, only_b_right bigint, both_wrong bigint, mcnemar_p double precision, log_e double precision,
                tpr_a double precision, tpr_b double precision, tnr_a double precision, tnr_b double precision,
@@ -137,20 +156,14 @@ begin
       hint = 'Only judges with the same labels can be compared: see labels_of in their definitions.';
   end if;
   return query
-    select count(*), count(*) filter (where paired.right_a and paired.right_b), count(*) filter (where paired.right_a and not paired.right_b),
-           count(*) filter (where not paired.right_a and paired.right_b), count(*) filter (where not paired.right_a and not paired.right_b),
-           flywheel.mcnemar_exact(count(*) filter (where paired.right_a and not paired.right_b), count(*) filter (where not paired.right_a and paired.right_b)),
-           flywheel.paired_log_e(count(*) filter (where paired.right_a and not paired.right_b), count(*) filter (where not paired.right_a and paired.right_b)),
-           avg(paired.right_a::integer) filter (where paired.human_passed)::double precision, avg(paired.right_b::integer) filter (where paired.human_passed)::double precision,
-           avg(paired.right_a::integer) filter (where not paired.human_passed)::double precision, avg(paired.right_b::integer) filter (where not paired.human_passed)::double precision,
-           avg(paired.cost_a), avg(paired.cost_b), percentile_cont(0.5) within group (order by paired.latency_a), percentile_cont(0.5) within group (order by paired.latency_b)
-      from (
-        select a.human_passed, a.judge_passed = a.human_passed as right_a, b.judge_passed = b.human_passed as right_b,
-               a.cost_usd as cost_a, b.cost_usd as cost_b, a.latency_ms as latency_a, b.latency_ms as latency_b
-          from flywheel._judged_labels as a
-          join flywheel._judged_labels as b using (span_id, revision, started_at)
-         where a.version_id = first.version_id and b.version_id = second.version_id and a.judge_passed is not null and b.judge_passed is not null
-           and a.visible and compare_judges.split in (a.split, 'all')) as paired;
+    select counted.*, flywheel.mcnemar_exact(counted.only_a, counted.only_b), flywheel.paired_log_e(counted.only_a, counted.only_b), rated.*
+      from (select count(*), count(*) filter (where right_a and right_b), count(*) filter (where right_a and not right_b) as only_a,
+                   count(*) filter (where not right_a and right_b) as only_b, count(*) filter (where not right_a and not right_b)
+              from flywheel._paired(first.version_id, second.version_id, compare_judges.split)) as counted,
+           (select avg(right_a::integer) filter (where human_passed)::double precision, avg(right_b::integer) filter (where human_passed)::double precision,
+                   avg(right_a::integer) filter (where not human_passed)::double precision, avg(right_b::integer) filter (where not human_passed)::double precision,
+                   avg(cost_a), avg(cost_b), percentile_cont(0.5) within group (order by latency_a), percentile_cont(0.5) within group (order by latency_b)
+              from flywheel._paired(first.version_id, second.version_id, compare_judges.split)) as rated;
 end
 $function$;
 comment on function flywheel.compare_judges is

@@ -283,3 +283,25 @@ def test_labelled_spans_are_queued_once_and_by_split(connection: Connection) -> 
     assert value(connection, queue, [judge_id]) == 0
     waiting = "select lane, origin, cardinality(span_ids), version_ids from flywheel._ready"
     assert rows(connection, waiting) == [("bulk", "replay", 2, [judge_id])]
+
+
+@pytest.mark.parametrize("role", ["flywheel_analyst", "flywheel_reviewer", "flywheel_admin"])
+def test_everyone_who_reads_numbers_may_read_alignment(connection: Connection, role: str) -> None:
+    judge_id = judge(connection)
+    cells(connection, judge_id, 2, 1, 1, 2)
+    connection.execute(f"set role {role}".encode())
+    for view in ("alignment", "alignment_slices", "judged_labels", "judge_disagreements", "judge_standing"):
+        assert value(connection, f"select count(*) from flywheel.{view}") > 0, view
+    assert value(connection, "select count(*) from flywheel.judge_calibration") == 0
+    assert value(connection, "select labels from flywheel.compare_judges('polite', 1, 1)") == 6
+    assert value(connection, "select flywheel.judge_probability(%s, true, null, 0.9)", [judge_id]) == 0.9
+
+
+def test_only_admins_read_the_test_split_and_calibrate(connection: Connection) -> None:
+    cells(connection, judge(connection), 1, 0, 0, 1, split="test")
+    connection.execute("set role flywheel_analyst")
+    for call in ("read_test_split('polite')", "calibrate_judge('polite')"):
+        assert refused(connection, f"select flywheel.{call}").sqlstate == "42501"
+    connection.execute("set role flywheel_admin")
+    assert value(connection, "select count(*) from flywheel.read_test_split('polite')") == 1
+    assert value(connection, "select method from flywheel.calibrate_judge('polite')") == "beta"
