@@ -221,6 +221,15 @@ def test_what_stands_around_a_span_is_shown_where_the_definition_asks_for_it(
     assert earlier
 
 
+def test_documents_too_deep_for_python_are_shown_as_the_text_they_are(
+    pgflywheel: CommandLine, definitions: Write, connection: Connection, provider: Fake
+) -> None:
+    pgflywheel("validators", "apply", definitions(POLITE.format(more="context = { documents = true }")))
+    about = span(connection, "a", "b", documents="[" * 3000 + "]" * 3000)
+    content = pgflywheel.json("judges", "prompt", "polite", about)["messages"][1]["content"]
+    assert '"documents": "[[[' in content
+
+
 def test_judges_are_listed_with_what_they_ask_and_whether_they_decide(
     pgflywheel: CommandLine, definitions: Write, connection: Connection, provider: Fake
 ) -> None:

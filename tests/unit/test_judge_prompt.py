@@ -222,6 +222,17 @@ def test_long_documents_are_cut_as_a_text_and_long_shots_too() -> None:
     assert len(shots_in(prompt)[0]["input"]) < 20_100
 
 
+@pytest.mark.parametrize("depth", [100, 900, 960, 980, 990, 3_000])
+def test_documents_nested_however_deeply_are_no_obstacle(depth: int) -> None:
+    documents: Any = []
+    for _ in range(depth):
+        documents = [documents]
+    for definition in (WHOLE, judge(target="span", template="{{ documents }}{{ output }}")):
+        prompt = build(definition, Item("a", "the output", documents=documents))
+        assert "the output" in content(prompt)
+        assert ("nested too deeply" in content(prompt)) if depth > 1000 else depth > 900 or "[[[" in content(prompt)
+
+
 def test_a_judge_of_inputs_is_shown_no_output() -> None:
     prompt = build(judge(target="input"), Item("a", "secret"), [Shot(uuid4(), "b", "secret too")])
     assert b"secret" not in prompt.body

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass, is_dataclass
@@ -17,6 +18,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.pq import Format
 from psycopg.rows import class_row, dict_row, scalar_row, tuple_row
 from psycopg.types.datetime import TimestamptzLoader
+from psycopg.types.json import set_json_loads
 from psycopg_pool import AsyncConnectionPool
 
 from pgflywheel import assets, errors
@@ -40,7 +42,16 @@ class _ArrayDumper(Dumper):
         return obj
 
 
+def _json(text: str | bytes) -> Any:
+    """Return a JSON value; one nested too deeply for Python stays the text it is: a strange span hides no others."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        return text if isinstance(text, str) else text.decode()
+
+
 adapters.register_dumper(wire.Array, _ArrayDumper)
+set_json_loads(_json)
 
 
 @dataclass(frozen=True)

@@ -30,10 +30,13 @@ def cut(text: str, most_characters: int) -> str:
 
 
 def cut_value(value: Any, most_characters: int) -> Any:
-    """Return a JSON value, or its text cut, when that text is too long."""
+    """Return a JSON value, or its text cut when that is too long, or a note when it is nested too deeply."""
     if value is None or isinstance(value, str):
         return None if value is None else cut(value, most_characters)
-    text = json.dumps(value, ensure_ascii=False)
+    try:
+        text = json.dumps([[[[[[[[value]]]]]]]], ensure_ascii=False)[8:-8]  # as deep as it will stand in a prompt
+    except RecursionError:
+        return "(nested too deeply to be shown)"
     return value if len(text) <= most_characters else cut(text, most_characters)
 
 
