@@ -8,8 +8,11 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
+from uuid import uuid4
 
 import pytest
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
 from psycopg.types.json import Jsonb
 
 from pgflywheel.worker.loop import run_worker
@@ -291,7 +294,10 @@ def test_a_template_that_asks_for_what_is_not_there_pauses_the_judge(
     judge(connection, template="{{ span.inptu }}")
     insert(connection, list("abcdefgh"))
     work(dsn, concurrency=1)
-    assert {row[3] for row in scores(connection, "polite").values()} == {"raised"}
+    found = scores(connection, "polite")
+    assert {row[3] for row in found.values()} == {"raised"}
+    assert len(found) == 3
+    assert value(connection, "select count(*) from flywheel._later where run_at = 'infinity'") == 5
     assert value(connection, "select status from flywheel.validator_versions") == "paused"
     assert len(fake.requests) == 0
 
@@ -451,3 +457,91 @@ def test_no_text_of_a_span_and_no_key_is_logged(
     assert "private words" not in logged
     assert "k-secret" not in logged
     assert len(scores(connection, "polite")) == 20
+
+
+def test_a_judge_that_is_paused_meanwhile_makes_no_more_calls(dsn: str, connection: Connection, fake: Fake) -> None:
+    fake.set(delay=0.4)
+    provide(connection, fake)
+    judge(connection)
+    insert(connection, list(map(str, range(20))))
+    working = threading.Thread(target=work, args=[dsn], kwargs={"concurrency": 2})
+    working.start()
+    until(lambda: fake.requests)
+    connection.execute("select flywheel.pause_validator('polite', 'manual')")
+    working.join(60)
+    assert len(fake.requests) < 12
+    assert len(scores(connection, "polite")) == len(fake.requests)
+    connection.execute("select flywheel.activate_validator('polite')")
+    work(dsn)
+    assert len(scores(connection, "polite")) == len(fake.requests) == 20
+
+
+def test_a_worker_needs_no_more_than_its_role(dsn: str, connection: Connection, fake: Fake) -> None:
+    name = f"worker_{uuid4().hex[:12]}"
+    provide(connection, fake, max_in_flight=8)
+    judge(connection, shots={"strategy": "similar"})
+    connection.execute("update flywheel.settings set value = '100' where name = 'split_train_percent'")
+    insert(connection, ["before"])
+    span_id = value(connection, "select span_id from flywheel.spans")
+    connection.execute("select flywheel.record_label(%s, 'polite', false, 'ann', 'it is not kind')", [span_id])
+    insert(connection, ["a", "zzfail"])
+    connection.execute(
+        sql.SQL("create role {} login password 'secret' in role flywheel_worker").format(sql.Identifier(name))
+    )
+    try:
+        work(make_conninfo(dsn, user=name, password="secret"))
+    finally:
+        connection.execute(sql.SQL("drop role {}").format(sql.Identifier(name)))
+    assert {output: row[0] for output, row in scores(connection, "polite").items()} == {
+        "before": True,
+        "a": True,
+        "zzfail": False,
+    }
+    assert value(connection, "select count(*) from flywheel.calls where shots is not null") == 2
+
+
+def test_a_reply_no_database_can_hold_is_kept_without_what_it_cannot(
+    dsn: str, connection: Connection, fake: Fake
+) -> None:
+    fake.set(
+        mind=lambda asked: Judgement("pass", content='{"critique": "a\\u0000b\\ud800c \U0001f600", "verdict": "pass"}')
+    )
+    provide(connection, fake)
+    judge(connection)
+    insert(connection, ["a"])
+    work(dsn)
+    passed, _, critique, reason, _ = scores(connection, "polite")["a"]
+    assert (passed, reason) == (True, None)
+    assert critique == "a\ufffdb\ufffdc \U0001f600"
+
+
+def test_the_judge_sees_what_led_to_a_span_and_what_was_said_before(
+    dsn: str, connection: Connection, fake: Fake
+) -> None:
+    provide(connection, fake)
+    judge(connection, context={"parents": True, "documents": True, "session": 2}, filter={"node": "answer"})
+    connection.execute(
+        "create function pg_temp.id(n integer) returns uuid language sql return lpad(n::text, 32, '0')::uuid"
+    )
+    connection.execute(
+        """
+        insert into flywheel.spans
+               (span_id, trace_id, parent_span_id, session_id, node, input, output, documents, started_at)
+        select pg_temp.id(span), pg_temp.id(trace), pg_temp.id(parent), 's', node, input, output, documents::jsonb,
+               now() - interval '10 min' + span * interval '1 min'
+          from (values (1, 11, null, 'chat', 'turn one', 'reply one', null),
+                       (2, 12, null, 'chat', 'turn two', 'reply two', null),
+                       (3, 13, null, 'chat', 'turn three', 'reply three', null),
+                       (4, 14, null, 'chat', 'root in', 'root out', null),
+                       (5, 14, 4, 'plan', 'step in', 'step out', null),
+                       (6, 14, 5, 'answer', 'in', 'out', '[{"text": "a document"}]'))
+            as made(span, trace, parent, node, input, output, documents)
+        """
+    )
+    work(dsn)
+    assert len(fake.requests) == 1
+    asked = Asked(fake.requests[0].body).prompt
+    order = ["turn two", "turn three", "root in", "step in", "a document"]
+    assert all(text in asked for text in order)
+    assert [asked.index(text) for text in order] == sorted(asked.index(text) for text in order)
+    assert "turn one" not in asked

@@ -85,12 +85,9 @@ class Judge:
                 self.wake()
 
     async def _read(self, batch: Batch) -> None:
-        versions = await self.site.versions.of(batch.version_ids)
-        version = versions[0] if versions else None
-        if version is None or version.status == "paused":
-            await queue.hold(self.site.database, batch.worker_id, batch.fences)
-            self.site.put_down(batch.fences)
+        if await self._held(batch):
             return
+        (version,) = await self.site.versions.of(batch.version_ids)
         try:
             asks = await self.kinds[version.kind].read(batch, version)
         except FlywheelError as error:
@@ -104,6 +101,15 @@ class Judge:
                 job.fence not in asked and job.fence in self.site.in_hand
             ):  # no longer meant, judged meanwhile, or purged
                 self.ended.add(Done(batch.worker_id, job.fence))
+
+    async def _held(self, batch: Batch) -> bool:
+        """Hold claims of a version that is paused or gone, and tell whether they were."""
+        versions = await self.site.versions.of(batch.version_ids)
+        if versions and versions[0].status != "paused":
+            return False
+        await queue.hold(self.site.database, batch.worker_id, batch.fences)
+        self.site.put_down(batch.fences)
+        return True
 
     async def _isolate(self, batch: Batch, version: Version, error: FlywheelError) -> None:
         """Read one by one what could not be read together: a ``where`` raises on one of them."""
@@ -130,7 +136,8 @@ class Judge:
 
     async def _answer(self, ask: Ask, group: asyncio.TaskGroup) -> None:
         try:
-            await self.kinds[ask.version.kind].answer(ask)
+            if not await self._held(Batch(ask.worker_id, [ask.job])):  # paused while it waited
+                await self.kinds[ask.version.kind].answer(ask)
         except FlywheelError as error:
             self._drop([ask.job], error)
         except Exception:
