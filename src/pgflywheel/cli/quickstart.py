@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import shutil
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from pgflywheel.cli.text import clean, echo_table, note, one_line, to_json
 from pgflywheel.errors import TooSlow
 
 if TYPE_CHECKING:
+    from pgflywheel.db.alignment import Standing
     from pgflywheel.db.connect import Database
     from pgflywheel.db.explain import Failure, PassRate
 
@@ -34,7 +35,9 @@ class Outcome:
     spans_loaded: int
     spans_already_there: int
     validators_activated: int
+    labels_recorded: int
     pass_rates: list[PassRate]
+    provisional: list[Standing]
     failures: list[Failure]
 
 
@@ -92,7 +95,7 @@ def _install(dsn: str, schema: str) -> None:
 
 
 async def _quickstart(dsn: str, schema: str) -> Outcome:
-    from pgflywheel.db import explain, spans
+    from pgflywheel.db import alignment, explain, spans
     from pgflywheel.db.connect import open_database
     from pgflywheel.importer.sample import sample_rows
 
@@ -102,17 +105,44 @@ async def _quickstart(dsn: str, schema: str) -> Outcome:
         loaded = await spans.load(database, rows)
         note(f"{activated} validators activated, {loaded} spans of {len(rows)} loaded.")
         await _drain(database, dsn)
+        taught = await _teach(database, dsn)
         meant = explain.ScoreFilter(project=rows[0].project)
         return Outcome(
             dsn,
             schema,
-            bool(activated or loaded),
+            bool(activated or loaded or taught),
             loaded,
             len(rows) - loaded,
             activated,
+            taught,
             await explain.pass_rates(database, meant),
+            await alignment.provisional(database),
             await explain.failures(database, meant, FAILURES_SHOWN),
         )
+
+
+async def _teach(database: Database, dsn: str) -> int:
+    """Label a part of the messages, and let those in the train split vote on all of them; return the labels made."""
+    from pgflywheel.cli.definitions import read
+    from pgflywheel.db import jobs, labels, validators
+    from pgflywheel.importer.sample import sample_labels
+
+    ((name, definition),) = read(assets.sample_dir() / "neighbours.toml", database.schema)
+    async with database.transaction() as session:
+        defined = await validators.define(session, name, definition)
+        if not defined.changed:
+            return 0
+        said = sample_labels()
+        for label in said:
+            await labels.import_line(session, label)
+    await _drain(database, dsn)  # examples get their vectors
+    await validators.activate(database, name, defined.version)
+    backfill = await jobs.start_backfill(database, name, datetime.now(UTC) - timedelta(days=30), datetime.now(UTC))
+    while not (await jobs.advance_backfill(database, backfill, 10_000)).done:
+        pass
+    note(f"{len(said)} labels recorded; those of the train split vote as {name}.")
+    await _drain(database, dsn)
+    return len(said)
 
 
 async def _activate_new(database: Database) -> int:
@@ -176,6 +206,8 @@ def _print(outcome: Outcome, stop_command: str) -> None:
         ("validator", "node", "judged", "pass rate", "unscored"),
         [(rate.validator, rate.node, rate.judged, _percent(rate), rate.unscored) for rate in outcome.pass_rates],
     )
+    for standing in outcome.provisional:
+        click.echo(f"\n{standing.validator} is provisional and decides nothing: {standing.reason}.")
     for failure in outcome.failures:
         click.echo(
             f"\n{failure.validator} failed on span {failure.span_id} ({clean(failure.node)}, {failure.severity})"
@@ -186,7 +218,8 @@ def _print(outcome: Outcome, stop_command: str) -> None:
 
 
 def _percent(rate: PassRate) -> str:
-    return "-" if rate.pass_rate is None else f"{rate.pass_rate:.1%}"
+    share = "-" if rate.pass_rate is None else f"{rate.pass_rate:.1%}"
+    return f"({share})" if rate.provisional else share
 
 
 def _next_steps(outcome: Outcome, stop_command: str) -> list[str]:
@@ -200,6 +233,7 @@ def _next_steps(outcome: Outcome, stop_command: str) -> list[str]:
         "Go on:",
         f"  export PGFLYWHEEL_DSN={address}",
         f"  pgflywheel why {span}{option}",
+        f"  pgflywheel labels next customer_has_no_complaint{option}",
         f"  pgflywheel traces import FILE.jsonl --input input --output output{option}",
         f"  pgflywheel worker run{option}",
     ]

@@ -57,7 +57,7 @@ def show(limit: int, dsn: str, schema: str, as_json: bool, **meant: Any) -> None
             "started_at": f"{score.started_at:%Y-%m-%d %H:%M:%S}",
             "node": score.node,
             "validator": f"{score.validator} v{score.version}",
-            "verdict": "unscored" if score.passed is None else "pass" if score.passed else "fail",
+            "verdict": _verdict(score.passed, score.provisional),
             "why": one_line(_why(score.critique, score.unscored_reason, score.unscored_detail), 80),
         }
         for score in found
@@ -84,7 +84,7 @@ def rates(
     schema: str,
     as_json: bool,
 ) -> None:
-    """Show the pass rate of each validator on each node; unscored spans stand apart.
+    """Show the pass rate of each validator on each node; unscored spans and provisional judges stand apart.
 
     \b
     Example:
@@ -141,6 +141,11 @@ def accounts(dsn: str, schema: str, as_json: bool) -> None:
     from pgflywheel.db import explain
 
     echo_rows(run_call(explain.accounts, dsn, schema), as_json, empty="no validator was ever active")
+
+
+def _verdict(passed: bool | None, provisional: bool) -> str:
+    word = "unscored" if passed is None else "pass" if passed else "fail"
+    return f"{word} (provisional)" if provisional and passed is not None else word
 
 
 def _why(critique: str | None, reason: str | None, detail: str | None) -> str:

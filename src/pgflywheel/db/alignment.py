@@ -171,6 +171,18 @@ async def standing(database: Database, name: str, version: int) -> Standing:
     return found or Standing(name, version, True, "it is retired")
 
 
+async def provisional(database: Database) -> list[Standing]:
+    """Ask the labels again which judges that judge now may not decide yet."""
+    async with database.transaction() as session:
+        await session.value("select flywheel._refresh_standings()")
+        query = """
+            select validator, version, provisional, reason
+              from flywheel.judge_standing join flywheel.validator_status using (validator, version)
+             where provisional and validator_status.status = 'active' order by validator
+        """
+        return await session.rows(Standing, query)
+
+
 async def compare(database: Database, a: JudgeVersion, b: JudgeVersion, split: str) -> Comparison:
     """Pair two versions on the spans both judged; raises InvalidArgument unless they answer one question."""
     query = "select * from flywheel.compare_judges(%s, %s, %s, %s, %s)"

@@ -38,6 +38,7 @@ class CurrentScore:
     trace_id: UUID
     started_at: datetime
     scored_at: datetime
+    provisional: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,10 @@ class ScoreFilter:
 
 @dataclass(frozen=True, slots=True)
 class PassRate:
-    """How many spans of a node a validator passed; ``pass_rate`` is None when none was judged."""
+    """How many spans of a node a validator passed; ``pass_rate`` is None when none was judged.
+
+    ``provisional``: a judge says so whose agreement with people is too low or not known; it decides nothing.
+    """
 
     validator: str
     node: str
@@ -63,6 +67,7 @@ class PassRate:
     passed: int
     pass_rate: float | None
     unscored: int
+    provisional: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +123,7 @@ async def scores(database: Database, meant: ScoreFilter, limit: int) -> list[Cur
     """Return the current scores of the newest spans."""
     query = f"""
         select span_id, validator, version, passed, value, critique, unscored_reason, unscored_detail, severity,
-               project, node, trace_id, started_at, scored_at
+               project, node, trace_id, started_at, scored_at, provisional
           from flywheel.current_scores where {_MEANT}
          order by started_at desc, span_id, validator limit %(limit)s
     """
@@ -130,19 +135,19 @@ async def pass_rates(database: Database, meant: ScoreFilter) -> list[PassRate]:
     query = f"""
         select validator, node, count(passed) as judged, count(*) filter (where passed) as passed,
                (count(*) filter (where passed))::double precision / nullif(count(passed), 0) as pass_rate,
-               count(*) filter (where passed is null) as unscored
+               count(*) filter (where passed is null) as unscored, provisional
           from flywheel.current_scores where {_MEANT}
-         group by validator, node order by validator, node
+         group by validator, node, provisional order by provisional, validator, node
     """
     return await database.rows(PassRate, query, _parameters(meant))
 
 
 async def failures(database: Database, meant: ScoreFilter, limit: int) -> list[Failure]:
-    """Return one failing span for each validator, the most severe first."""
+    """Return one failing span for each validator that may decide, the most severe first."""
     query = f"""
         with failed as (
           select distinct on (validator) span_id, started_at, validator, version, node, severity, critique
-            from flywheel.current_scores where passed = false and {_MEANT}
+            from flywheel.current_scores where passed = false and not provisional and {_MEANT}
            order by validator, started_at desc, span_id)
         select failed.validator, failed.span_id, failed.node, failed.severity, known.description, failed.critique,
                case when known.target = 'input' then 'input' else 'output' end as target,

@@ -1,15 +1,34 @@
-"""The sample's spans, as if they had happened in the days before now."""
+"""The sample: its spans, as if they had happened in the days before now, and what a person says of some."""
 
 from __future__ import annotations
 
 import json
+import tomllib
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 from pgflywheel import assets
 from pgflywheel.importer.rows import COLUMNS, SpanRow
+from pgflywheel.sample.build import span_id
 
 _IDS = ("span_id", "trace_id", "parent_span_id")
+
+
+def sample_labels() -> list[dict[str, Any]]:
+    """Return what a person says of some of the customers' messages, as `labels import` reads it."""
+    said = tomllib.loads((assets.sample_dir() / "labels.toml").read_text(encoding="utf-8"))
+    critiques: dict[str, str | None] = {**dict.fromkeys(said["passes"]), **said["fails"]}
+    return [
+        {
+            "span_id": str(span_id(turn, "support")),
+            "validator": said["validator"],
+            "annotator": said["annotator"],
+            "passed": critique is None,
+            "critique": critique,
+        }
+        for turn, critique in critiques.items()
+    ]
 
 
 def sample_rows(now: datetime) -> list[SpanRow]:

@@ -57,7 +57,7 @@ class _Trace:
         took = self.turn.get("slow_ms", {}).get(node) or _between(
             f"{self.key} {node}", *_LATENCY_MS.get(node, (30, 80))
         )
-        root = str(uuid5(_NAMESPACE, f"{self.key} support"))
+        root = str(span_id(self.key, "support"))
         self.steps.append(self.row(node, root, input, output, error, self.elapsed_ms + 4, took) | more)
 
     def row(
@@ -65,7 +65,7 @@ class _Trace:
     ) -> Row:
         return {
             "trace_id": str(self.trace_id),
-            "span_id": str(uuid5(_NAMESPACE, f"{self.key} {node}")),
+            "span_id": str(span_id(self.key, node)),
             "parent_span_id": parent,
             "project": "fern-and-kettle",
             "environment": self.session.get("environment", "production"),
@@ -83,6 +83,11 @@ class _Trace:
             "offset_seconds": round(self.offset + after_ms / 1000, 3),
             "latency_ms": took,
         }
+
+
+def span_id(turn: str, node: str) -> UUID:
+    """Return the id of a step of a turn, which is named session-001/1."""
+    return uuid5(_NAMESPACE, f"{turn} {node}")
 
 
 def spans() -> Iterator[Row]:
