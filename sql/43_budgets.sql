@@ -87,8 +87,7 @@ set search_path = pg_catalog, pg_temp
 as $function$
 begin
   if tg_table_name = 'budgets' and tg_op = 'UPDATE' then
-    update flywheel._budget_periods as periods set refused_usd = null
-      from flywheel.budgets where budgets.budget_id = periods.budget_id and budgets.changed_at = now() and periods.refused_usd is not null;
+    update flywheel._budget_periods as periods set refused_usd = null where periods.budget_id = new.budget_id and periods.refused_usd is not null;
   end if;
   update flywheel._later as later set run_at = now() where later.reason = 'over_budget' and later.run_at > now();
   if found then
@@ -100,9 +99,9 @@ $function$;
 comment on function flywheel._resume_over_budget is 'Internal: make the jobs that wait for a budget due when one was changed or dropped, or a price became known.';
 
 create or replace trigger resume_over_budget after update or delete on flywheel.budgets
-  for each statement execute function flywheel._resume_over_budget();
+  for each row execute function flywheel._resume_over_budget();
 create or replace trigger resume_over_budget after insert or update on flywheel.provider_models
-  for each statement execute function flywheel._resume_over_budget();
+  for each row execute function flywheel._resume_over_budget();
 
 create or replace view flywheel.budget_status as
   select known.scope, known.name, known.period, known.started_on, known.cap_usd, known.spent_usd, known.reserved_usd,

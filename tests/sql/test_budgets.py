@@ -187,6 +187,8 @@ def test_why_says_over_budget_and_raising_it_brings_the_job_back(connection: Con
     assert said == "over_budget"
     assert "budget validator:polite" in detail
     assert value(connection, "select flywheel._promote_later()") == 0
+    budget(connection, "validator", "polite", COST / 2)
+    assert value(connection, "select flywheel._promote_later()") == 0, "nothing changed"
     budget(connection, "validator", "polite", 1)
     assert value(connection, "select flywheel._promote_later()") == 1
     assert state(connection, span_id, "polite")[0] == "queued"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from tests.sql.paying import judge, provider
 from tests.sql.support import (
     Connection,
+    accounts,
     activate,
     claim,
     define,
@@ -165,3 +167,35 @@ def test_a_span_nobody_has_is_said_so(connection: Connection) -> None:
 
 def test_without_validators_there_is_nothing_to_say(connection: Connection) -> None:
     assert rows(connection, "select * from flywheel.why(%s)", [insert(connection)]) == []
+
+
+def test_running_in_a_batch(connection: Connection) -> None:
+    provider(connection)
+    polite = judge(connection)
+    span_id = insert(connection)
+    batch_id = value(
+        connection,
+        """insert into flywheel._batches (batch_id, provider, model, lines)
+           values (gen_random_uuid(), 'fake', 'small', 1) returning batch_id""",
+    )
+    connection.execute("delete from flywheel._ready")
+    connection.execute(
+        """insert into flywheel._batch_lines
+             (call_id, batch_id, version_id, span_id, revision, started_at, attempt, origin, request_hash, rung, model)
+           select gen_random_uuid(), %s, %s, span_id, 1, started_at, 1, 'backfill', 'hash', 'text', 'small'
+             from flywheel.spans""",
+        [batch_id, polite],
+    )
+    assert state(connection, span_id, "polite") == ("running", "in a batch at provider fake")
+    assert accounts(connection, "polite") == {"eligible": 1, "running": 1}
+
+
+def test_a_judges_own_spans_and_those_no_tier_handed_on_are_filtered(connection: Connection) -> None:
+    provider(connection)
+    judge(connection)
+    judge(connection, "strict", runs="escalated")
+    own = insert(connection, attributes='{"pgflywheel.judge": "polite"}')
+    assert state(connection, own, "polite") == ("filtered", "a judge's own span")
+    span_id = insert(connection)
+    assert state(connection, span_id, "polite")[0] == "queued"
+    assert state(connection, span_id, "strict") == ("filtered", "not handed on by an earlier tier")
