@@ -35,7 +35,8 @@ end;
 comment on function flywheel._text_hash is 'Internal: SHA-256 of a text, in hexadecimal.';
 
 -- _queue_subjects: in jobs small enough that the texts of one fit a worker's memory, however long they are.
-create or replace function flywheel._queue_subjects(embedder_id uuid, subject_ids uuid[], priority integer, started_from timestamptz, started_until timestamptz, origin text)
+create or replace function flywheel._queue_subjects(
+  embedder_id uuid, subject_ids uuid[], priority integer, started_from timestamptz, started_until timestamptz, origin text)
 returns integer
 language sql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -265,9 +266,11 @@ declare
   problem text := case
     when name is null or name !~ '^[a-z][a-z0-9_-]{0,62}$' then format('%s is no name of 1 to 63 lower-case letters, digits, - and _', coalesce(name, 'null'))
     when exists (select from flywheel.embedders where embedders.name = _require_embedder.name) then 'there is one of this name'
-    when kind is null or kind not in ('hashing', 'openai', 'sentence_transformers') then format('%s is not one of hashing, openai, sentence_transformers', coalesce(kind, 'null'))
+    when kind is null or kind not in ('hashing', 'openai', 'sentence_transformers') then
+      format('%s is not one of hashing, openai, sentence_transformers', coalesce(kind, 'null'))
     when (kind = 'hashing') <> (model is null) then case when model is null then format('kind %s needs a model', kind) else 'kind hashing has no model' end
-    when (kind = 'openai') <> (provider is not null) then case when provider is null then 'kind openai needs a provider' else format('kind %s has no provider', kind) end
+    when (kind = 'openai') <> (provider is not null) then
+      case when provider is null then 'kind openai needs a provider' else format('kind %s has no provider', kind) end
     when dimensions is null or dimensions not between 8 and 4000 then format('%s dimensions are not from 8 to 4000', coalesce(dimensions::text, 'null'))
     when jsonb_typeof(parameters) is distinct from 'object' then 'parameters are not an object'
   end;
@@ -332,8 +335,10 @@ declare
 begin
   if wanted.status = 'retired' or (missing > 0 and not force) then
     raise exception using errcode = 'WF004', message = format('embedder %s cannot serve', wanted.name),
-      detail = case when wanted.status = 'retired' then 'It is retired, and its vectors are deleted.' else format('%s examples have no vector of it yet.', missing) end,
-      hint = case when wanted.status = 'retired' then 'Add it anew under another name.' else 'Wait for a worker with lane embed, or force it: those examples are found without similarity until then.' end;
+      detail = case when wanted.status = 'retired' then 'It is retired, and its vectors are deleted.'
+                    else format('%s examples have no vector of it yet.', missing) end,
+      hint = case when wanted.status = 'retired' then 'Add it anew under another name.'
+                  else 'Wait for a worker with lane embed, or force it: those examples are found without similarity until then.' end;
   end if;
   if wanted.status = 'filling' then
     update flywheel.embedders set status = 'filling', changed_at = now() where status = 'serving';
@@ -434,46 +439,61 @@ begin atomic
 end;
 comment on function flywheel._index_name is 'Internal: name of the index of one question''s vectors.';
 
+-- _kept_indexes: each with what its comment says of its last building: when, over how many rows, of how many bytes each.
+create or replace function flywheel._kept_indexes()
+returns table (index_name text, valid boolean, bytes bigint, fresh_at timestamptz, fresh_rows bigint, fresh_bytes bigint)
+language sql stable security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+  select classes.relname::text, indexes.indisvalid, pg_relation_size(classes.oid), said.words[1]::timestamptz, said.words[2]::bigint, said.words[3]::bigint
+    from pg_catalog.pg_index as indexes join pg_catalog.pg_class as classes on classes.oid = indexes.indexrelid
+    left join lateral regexp_match(obj_description(classes.oid, 'pg_class'), 'built (\S+), ([0-9]+) rows of ([0-9]+) bytes') as said(words) on true
+   where indexes.indrelid = 'flywheel._example_embeddings'::regclass and classes.relname like '\_hnsw\_%'
+$function$;
+comment on function flywheel._kept_indexes is 'Internal: the indexes of vectors, and what each was like when it was built.';
+
 -- _index_work: statements that cannot run inside of a transaction, for whoever keeps the indexes; none while one is being built.
--- An index that failed to build is dropped first. One that grew to twice its size for each row is built anew.
+-- An index that failed to build is dropped first. One is built anew once a tenth of it is dead, or it grew to twice its size a row:
+-- docs/explanation/index-upkeep.md has the measurements. Rows taken back = rows then + rows since - rows now.
 create or replace function flywheel._index_work() returns table (action text, index_name text, statement text)
 language sql stable security definer
 set search_path = pg_catalog, pg_temp
 as $function$
   with counted as materialized (
-    select flywheel._index_name(made.embedder_id, made.validator_id, made.part) as name, made.embedder_id, made.validator_id, made.part,
+    select flywheel._index_name(made.embedder_id, made.validator_id, made.part) as index_name, made.embedder_id, made.validator_id, made.part,
            embedders.dimensions, count(*) as vectors
       from flywheel._example_embeddings as made join flywheel.embedders using (embedder_id)
      where made.servable and made.validator_id is not null and embedders.status <> 'retired'
      group by made.embedder_id, made.validator_id, made.part, embedders.dimensions
-  ), existing as (
-    select classes.relname::text as name, indexes.indisvalid as valid, pg_relation_size(classes.oid) as bytes,
-           (substring(obj_description(classes.oid, 'pg_class') from '([0-9]+) bytes'))::bigint as fresh_bytes
-      from pg_catalog.pg_index as indexes join pg_catalog.pg_class as classes on classes.oid = indexes.indexrelid
-     where indexes.indrelid = 'flywheel._example_embeddings'::regclass and classes.relname like '\_hnsw\_%'
+  ), kept as materialized (
+    select kept.*, counted.vectors, kept.fresh_rows - counted.vectors + since.vectors as dead
+      from flywheel._kept_indexes() as kept left join counted using (index_name)
+      left join lateral (
+        select count(*) as vectors from flywheel._example_embeddings as made
+         where (made.embedder_id, made.validator_id, made.part) = (counted.embedder_id, counted.validator_id, counted.part)
+           and made.servable and made.embedded_at > kept.fresh_at) as since on true
+  ), limits as (
+    select flywheel._setting('index_examples_from') as fewest
   ), work as (
-    select 1 as place, 'drop' as action, existing.name, format('drop index concurrently if exists flywheel.%I', existing.name) as statement
-      from existing left join counted using (name)
-     where not existing.valid or coalesce(counted.vectors, 0) < flywheel._setting('index_examples_from') / 2
+    select 1 as place, 'drop' as action, kept.index_name, format('drop index concurrently if exists flywheel.%I', kept.index_name) as statement
+      from kept cross join limits where not kept.valid or coalesce(kept.vectors, 0) < limits.fewest / 2
     union all
-    select 2, 'create', counted.name, format(
+    select 2, 'create', counted.index_name, format(
              'create index concurrently if not exists %I on flywheel._example_embeddings using hnsw ((embedding::public.halfvec(%s)) public.halfvec_cosine_ops)
                where embedder_id = %L and validator_id = %L and part = %L and servable',
-             counted.name, counted.dimensions, counted.embedder_id, counted.validator_id, counted.part)
-      from counted left join existing using (name)
-     where existing.name is null and counted.vectors >= flywheel._setting('index_examples_from')
+             counted.index_name, counted.dimensions, counted.embedder_id, counted.validator_id, counted.part)
+      from counted cross join limits left join kept using (index_name) where kept.index_name is null and counted.vectors >= limits.fewest
     union all
-    select 3, 'reindex', existing.name, format('reindex index concurrently flywheel.%I', existing.name)
-      from existing join counted using (name)
-     where existing.valid and existing.bytes > 2 * existing.fresh_bytes * counted.vectors and counted.vectors >= flywheel._setting('index_examples_from') / 2
+    select 3, 'reindex', kept.index_name, format('reindex index concurrently flywheel.%I', kept.index_name)
+      from kept cross join limits
+     where kept.valid and kept.vectors >= limits.fewest / 2 and (kept.dead >= kept.vectors / 10.0 or kept.bytes > 2 * kept.fresh_bytes * kept.vectors)
   )
-  select work.action, work.name, work.statement from work
+  select work.action, work.index_name, work.statement from work
    where not exists (select from pg_catalog.pg_stat_progress_create_index as building where building.relid = 'flywheel._example_embeddings'::regclass)
-   order by work.place, work.name
+   order by work.place, work.index_name
 $function$;
 comment on function flywheel._index_work is 'Internal: what is to be done to the indexes of vectors, as statements to run one by one.';
 
--- _index_done: how large a row is in a fresh index, for _index_work() to compare with later.
 create or replace function flywheel._index_done(index_name text) returns void
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -484,12 +504,13 @@ declare
      where made.servable and flywheel._index_name(made.embedder_id, made.validator_id, made.part) = index_name);
 begin
   if to_regclass(format('flywheel.%I', index_name)) is not null and vectors > 0 then
-    execute format('comment on index flywheel.%I is %L', index_name,
-      format('Internal: vectors of one question; %s bytes a row when it was fresh.', ceil(pg_relation_size(format('flywheel.%I', index_name)::regclass) / vectors)));
+    execute format('comment on index flywheel.%I is %L', index_name, format('Internal: vectors of one question; built %s, %s rows of %s bytes.',
+      to_char(clock_timestamp() at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), vectors,
+      pg_relation_size(format('flywheel.%I', index_name)::regclass) / vectors));
   end if;
 end
 $function$;
-comment on function flywheel._index_done is 'Internal: note the size of a fresh index with it.';
+comment on function flywheel._index_done is 'Internal: note with an index what it is like just after it was built.';
 
 select flywheel._grant('flywheel_worker', privilege) from unnest(array[
   'select on flywheel.embedders, flywheel.embedder_status',

@@ -458,7 +458,7 @@ EXAMPLES = [
       constraint example_embedding_example foreign key (example_id) references flywheel.examples on delete cascade,
       constraint example_embedding_embedder foreign key (embedder_id) references flywheel.embedders,
       constraint example_embedding_part_is_known check (part in ('item', 'input'))
-    ) with (autovacuum_vacuum_scale_factor = 0.05)
+    )
     """,
     """
     create index _example_embeddings_servable

@@ -17,7 +17,7 @@ from pgflywheel.errors import FlywheelError
 from pgflywheel.worker.site import Site
 
 log = logging.getLogger(__name__)
-LOOK_SECONDS = 60.0
+LOOK_SECONDS = 120.0
 _NOT_OWNER = "42501"
 
 
@@ -33,7 +33,7 @@ async def keep_indexes(database: Database) -> list[IndexWork]:
 
 @dataclass
 class IndexUpkeep:
-    """Look after the indexes about once a minute; not all workers at the same moment."""
+    """Look after the indexes every other minute; not all workers at the same moment."""
 
     site: Site
 
