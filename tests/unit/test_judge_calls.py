@@ -18,6 +18,7 @@ from pgflywheel.judge.failures import CallFailed, failure_of, retry_after_second
 from pgflywheel.judge.judgement import read, repair
 from pgflywheel.judge.ladder import Ladder
 from pgflywheel.judge.prompt import build
+from pgflywheel.judge.reading import reply_of
 from pgflywheel.judge.records import Item, Prompt, Provider, Reply
 from tests.fakes.openai import Fake, serving
 
@@ -169,6 +170,8 @@ def test_a_time_to_wait_is_read_in_each_of_its_forms(headers: dict[str, str], se
         (402, {"error": {"message": "Insufficient credits"}}, "quota"),
         (429, {"error": {"message": "Rate limit. Add a payment method to your account at .../billing."}}, "wait"),
         (429, "<html>slow down</html>", "wait"),
+        (429, {"error": {"message": "litellm: You exceeded your current quota, please check your plan."}}, "quota"),
+        (429, {"error": {"message": "You exceeded your current quota. Please retry in 34.07s."}}, "wait"),
         (429, {"error": {"message": "Request too large for gpt-x on tokens per min: Limit 10000"}}, "too_long"),
         (
             400,
@@ -226,6 +229,11 @@ def test_the_model_that_answered_is_known_and_missing_usage_is_unknown(fake: Fak
     fake.set(first=["wrong_model", "no_usage"])
     assert complete(provider(fake), build(POLITE, FINE)).model == "somebody-elses-model-7b"
     assert complete(provider(fake), build(POLITE, FINE)).usage.input_tokens is None
+
+
+@pytest.mark.parametrize("usage", [None, {}, {"prompt_tokens": 0, "completion_tokens": 0}, {"prompt_tokens": "7"}, 5])
+def test_usage_that_cannot_be_right_is_unknown(usage: Any) -> None:
+    assert reply_of({"choices": [], "usage": usage}, 200, 1.0).usage.input_tokens is None
 
 
 def test_no_more_of_an_endless_reply_is_read_than_its_tokens_could_take(fake: Fake) -> None:

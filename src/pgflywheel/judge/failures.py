@@ -35,7 +35,9 @@ class Rule:
     treatment: Treatment
 
 
-NO_MONEY = r"insufficient_quota|insufficient (balance|credit|fund)|out of credit"
+NO_MONEY = (  # some say this of a minute's limit too, and when to come back
+    r"insufficient_quota|insufficient (balance|credit|fund)|out of credit|exceeded your current quota(?!.*retry in)"
+)
 TOO_LARGE = r"request too large"  # for a minute's tokens: it would wait for ever
 TOO_LONG = r"context_length|maximum context|context (length|size|window)|too many tokens|token count|prompt is too long"
 FILTERED = r"content_filter|content management policy|content policy|moderation|flagged"
@@ -155,7 +157,7 @@ def _said(body: Any) -> tuple[str | None, str | None, str]:
     code = " ".join(str(error[key]) for key in ("code", "type") if isinstance(error.get(key), str))
     message = error.get("message") or error.get("detail") or ""
     parameter = error.get("param")
-    return code or None, parameter if isinstance(parameter, str) else None, _short(str(message))
+    return code or None, parameter if isinstance(parameter, str) else None, _short(_visible(str(message)))
 
 
 def _visible(page: Any) -> str:

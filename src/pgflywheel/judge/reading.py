@@ -34,11 +34,11 @@ def reply_of(payload: Any, http_status: int, latency_ms: float) -> Reply:
 
 def usage_of(usage: Any) -> Usage:
     """Return the tokens a reply says it took; None for each it does not say."""
-    if not isinstance(usage, Mapping):
+    if not isinstance(usage, Mapping) or not usage.get("prompt_tokens"):  # no prompt has no tokens: some proxies say 0
         return Usage()
     details = usage.get("prompt_tokens_details")
     cached = details.get("cached_tokens") if isinstance(details, Mapping) else usage.get("prompt_cache_hit_tokens")
-    return Usage(_tokens(usage.get("prompt_tokens")), _tokens(cached), _tokens(usage.get("completion_tokens", 0)))
+    return Usage(_tokens(usage.get("prompt_tokens")), _tokens(cached), _tokens(usage.get("completion_tokens")))
 
 
 def _no_completion(payload: Any, http_status: int) -> Exception:
