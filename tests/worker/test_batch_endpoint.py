@@ -334,6 +334,17 @@ def test_a_second_backfill_of_the_same_time_adds_no_lines(dsn: str, connection: 
     assert calls(connection) == {("batch", "answered"): 30}
 
 
+def test_the_same_request_is_one_line_and_the_others_wait_for_its_answer(
+    dsn: str, connection: Connection, fake: Fake
+) -> None:
+    insert(connection, ["the very same"] * 40)
+    prepare(connection, fake, spans=10)
+    work(dsn)
+    assert value(connection, "select count(*) from flywheel.scores where passed") == 49
+    assert calls(connection) == {("batch", "answered"): 11}
+    require_settled(connection)
+
+
 def test_large_work_is_several_files(
     dsn: str, connection: Connection, fake: Fake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
