@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import select
+import signal
 import sys
+import termios
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 from uuid import UUID
@@ -41,13 +45,30 @@ class Screen(Protocol):
 
 
 class Terminal:
-    """Single keys, a cleared screen for each question, fixes in $EDITOR."""
+    """Single keys, a cleared screen for each question, fixes in $EDITOR.
+
+    The terminal gives keys as they are pressed for the whole session: switching it for each key would lose
+    what is typed ahead.
+    """
 
     def __init__(self) -> None:
         self.said = ""
+        self.keyboard = sys.stdin.fileno()
+        self.before = termios.tcgetattr(self.keyboard)
+        self.on_interrupt = signal.getsignal(signal.SIGINT)
+
+    def __enter__(self) -> Terminal:
+        """Take single keys; Ctrl-C ends the session at once, not with the event loop's next step."""
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        self._take_keys()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._take_lines()
+        signal.signal(signal.SIGINT, self.on_interrupt)
 
     def show(self, text: str) -> None:
-        """Clear the screen below what was said and show the question."""
+        """Clear the screen and show the question below what was said."""
         click.clear()
         click.echo(self.said + text)
         self.said = ""
@@ -58,21 +79,41 @@ class Terminal:
         self.said += text + "\n"
 
     def key(self) -> str:
-        """Wait for one key."""
-        return click.getchar().lower()
+        """Wait for one key; what an arrow or function key sends counts as one."""
+        pressed = os.read(self.keyboard, 1)
+        if pressed == b"\x03":
+            raise KeyboardInterrupt
+        while _unfinished(pressed) and select.select([self.keyboard], [], [], 0.05)[0]:
+            pressed += os.read(self.keyboard, 1)
+        return "q" if pressed in (b"", b"\x04") else pressed.decode("ascii", "replace").lower()
 
     def ask(self, wanted: str) -> str:
         """Let the reviewer type a line."""
-        return str(click.prompt(wanted, default="", show_default=False))
+        self._take_lines()
+        try:
+            return str(click.prompt(wanted, default="", show_default=False))
+        finally:
+            self._take_keys()
 
     def edit(self, text: str) -> str | None:
         """Open $EDITOR on the text."""
+        self._take_lines()
         try:
             edited = click.edit(text, extension=".txt")
         except click.ClickException as error:
             self.say(clean(error.message))
             return None
+        finally:
+            self._take_keys()
         return edited if edited is None or text.endswith("\n") else edited.removesuffix("\n")
+
+    def _take_keys(self) -> None:
+        mode = termios.tcgetattr(self.keyboard)
+        mode[3] &= ~(termios.ECHO | termios.ICANON | termios.ISIG)
+        termios.tcsetattr(self.keyboard, termios.TCSANOW, mode)
+
+    def _take_lines(self) -> None:
+        termios.tcsetattr(self.keyboard, termios.TCSANOW, self.before)
 
 
 class Lines:
@@ -80,6 +121,12 @@ class Lines:
 
     def __init__(self) -> None:
         self.rest = ""
+
+    def __enter__(self) -> Lines:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leave nothing behind."""
 
     def show(self, text: str) -> None:
         """Print the question below the last one."""
@@ -221,6 +268,11 @@ def outcome(passed: bool, verdicts: list[Verdict]) -> str:
     told = one_line(judge.critique or judge.unscored_reason or "", 300)
     agrees = "agrees" if judge.passed == passed else f"says {_word(judge.passed)}"
     return f"{saved}; {judge.validator} v{judge.version} {agrees}{': ' if told else ''}{told}"
+
+
+def _unfinished(pressed: bytes) -> bool:
+    """Tell whether more bytes belong to the escape sequence of a key: ESC [ … letter, ESC O letter."""
+    return pressed[:1] == b"\x1b" and (len(pressed) < 3 or pressed[-1:] in b"0123456789;")
 
 
 def _word(passed: bool | None) -> str:

@@ -73,10 +73,9 @@ def next_label(validator: str, reviewer: str, lane: str | None, number: int | No
     """
     from pgflywheel.cli.labelling import Labelling, Lines, Terminal
 
-    screen = Terminal() if sys.stdin.isatty() and sys.stdout.isatty() else Lines()
-
     async def answer(database: Database) -> int:
-        return await Labelling(database, screen, validator, reviewer, lane, number or sys.maxsize).run()
+        with Terminal() if sys.stdin.isatty() and sys.stdout.isatty() else Lines() as screen:
+            return await Labelling(database, screen, validator, reviewer, lane, number or sys.maxsize).run()
 
     saved = run_call(answer, dsn, schema)
     click.echo(f"{saved} saved")
@@ -106,13 +105,7 @@ def stats(dsn: str, schema: str, as_json: bool) -> None:
 @number_option(100, "About how many spans; those drawn before count.")
 @click.option("--since", type=TIME, default=BEGINNING, metavar="TIME", help="Only spans from this time on.")
 @click.option("--before", type=TIME, default=lambda: datetime.now(UTC), metavar="TIME", help="Only spans before it.")
-@click.option(
-    "--method",
-    type=click.Choice(["random", "stratified"]),
-    default="random",
-    show_default=True,
-    help="Stratified: by verdict.",
-)
+@click.option("--stratified", is_flag=True, help="By verdict: more where it errs more often.")
 @click.option(
     "--reviewers", type=click.IntRange(1, 100), help="People for each span (default: settings.reviews_wanted)."
 )
