@@ -67,7 +67,7 @@ as $function$
            row_number() over (partition by call.purpose, call.version_id, call.request_hash, call.vote order by call.ordinality) > 1
            or exists (select from flywheel._reservations as others
                  where others.request_hash = call.request_hash and others.version_id = call.version_id and others.vote = call.vote
-                   and others.purpose = 'score' and others.call_id <> call.call_id))
+                   and others.purpose in ('score', call.purpose) and others.call_id <> call.call_id))
     from unnest(asked) with ordinality as call
     left join lateral (
       select past.reply from flywheel.calls as past
