@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import sys
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -12,6 +13,7 @@ from typing import Any, TypeVar
 
 import pytest
 
+from pgflywheel.errors import UsageError
 from pgflywheel.judge.client import Client
 from pgflywheel.judge.definition import JudgeDefinition
 from pgflywheel.judge.failures import CallFailed, failure_of, retry_after_seconds
@@ -316,6 +318,12 @@ def test_a_missing_key_blocks_the_provider_without_a_call(fake: Fake) -> None:
     assert (failed.outcome, failed.treatment) == ("rejected", "unauthorized")
     assert "KEY is not set" in failed.detail
     assert fake.requests == []
+
+
+def test_without_the_package_it_says_what_to_install(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openai", None)
+    with pytest.raises(UsageError, match="needs the package openai"):
+        complete(provider(fake), build(POLITE, FINE))
 
 
 def test_nobody_listening_is_a_lost_connection() -> None:

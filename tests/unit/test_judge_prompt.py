@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -11,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pgflywheel.errors import InvalidDefinition
+from pgflywheel.errors import InvalidDefinition, UsageError
+from pgflywheel.judge import template
 from pgflywheel.judge.definition import JudgeDefinition
 from pgflywheel.judge.escape import as_data, cut
 from pgflywheel.judge.judgement import read, repair
@@ -153,7 +155,7 @@ def test_a_text_costs_no_more_tokens_than_estimated_by_the_usual_rule(text: str)
     assert tokens_of(text) >= len(text) // 4
 
 
-def test_the_static_part_of_a_version_is_the_same_for_every_item_vote_and_process() -> None:
+def test_the_static_part_of_a_version_is_the_same_for_every_item_and_vote() -> None:
     forms = Form(seed=True)
     prompts = [
         build(judge(), Item(f"question {n}", "yes"), [Shot(uuid4(), "a", "b")] * n, forms, vote=n + 1) for n in range(3)
@@ -311,6 +313,13 @@ def test_a_template_cannot_leave_its_sandbox(template: str) -> None:
     except (TemplateFailed, InvalidDefinition):
         return
     assert "class" not in text
+
+
+def test_a_template_without_jinja2_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    template._environment.cache_clear()
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    with pytest.raises(UsageError, match="needs the package jinja2"):
+        judge(template="{{ input }} once")
 
 
 @pytest.mark.parametrize(

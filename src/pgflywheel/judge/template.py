@@ -44,10 +44,11 @@ def _environment() -> Environment:
 @lru_cache(maxsize=256)
 def compiled(template: str, name: str) -> Template:
     """Return the template of a judge, compiled; InvalidDefinition says where it is wrong."""
+    environment = _environment()
     from jinja2 import TemplateSyntaxError
 
     try:
-        return _environment().from_string(template)
+        return environment.from_string(template)
     except TemplateSyntaxError as error:
         raise InvalidDefinition(
             f"judge {name}: template is not valid: {error.message}", f"It is line {error.lineno} of the template."
@@ -56,9 +57,10 @@ def compiled(template: str, name: str) -> Template:
 
 def rendered(template: str, name: str, values: dict[str, Any]) -> str:
     """Render a judge's template; TemplateFailed when it asks for what the item does not have."""
+    made = compiled(template, name)
     from jinja2 import TemplateError
 
     try:
-        return compiled(template, name).render(values)
+        return made.render(values)
     except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, RecursionError) as error:
         raise TemplateFailed(f"{type(error).__name__}: {error}") from error
