@@ -4,7 +4,7 @@
 #
 #   docker/wheelhouse.sh [DIRECTORY]
 #
-# Uses `python -m pip` with its own settings; PYTHON names another interpreter, EXTRAS other extras than `checks`.
+# Uses `python -m pip` with its own settings; PYTHON names another interpreter, EXTRAS other extras than `checks,judge`.
 set -euo pipefail
 
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -18,5 +18,5 @@ find "$wheels" -name '*.whl' -delete
 project=$(echo "$wheels"/pgflywheel-*.whl)
 "$python" -m pip download --quiet --dest "$wheels" --only-binary=:all: --implementation cp --python-version 3.13 \
   --platform "manylinux_2_28_$machine" --platform "manylinux_2_17_$machine" --platform "manylinux2014_$machine" \
-  "pgflywheel[${EXTRAS:-checks}] @ file://$project"
+  "pgflywheel[${EXTRAS:-checks,judge}] @ file://$project"
 echo "$(find "$wheels" -name '*.whl' | wc -l) wheels in $wheels"

@@ -17,7 +17,7 @@ RUN set -eu; \
 ARG PIP_INDEX_URL
 ARG PIP_EXTRA_INDEX_URL
 ARG PIP_TRUSTED_HOST
-ARG EXTRAS=checks
+ARG EXTRAS=checks,judge
 
 WORKDIR /src
 COPY docker/wheels /wheels
