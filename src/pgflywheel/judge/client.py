@@ -57,7 +57,7 @@ class Client:
         except _TooLong:
             return Reply(None, finish_reason="length", latency_ms=_since(began))
         except CallFailed as failure:
-            failure.latency_ms = _since(began)
+            self._discreet(failure).latency_ms = _since(began)
             raise
 
     async def embed(self, texts: Sequence[str], model: str, dimensions: int | None = None) -> list[Sequence[float]]:
@@ -144,13 +144,20 @@ class Client:
                     path, cast_to=httpx2.Response, content=body, body=fields, files=files, options=options
                 )
         except APIStatusError as error:
-            raise _failure(error.response) from error
+            raise self._discreet(_failure(error.response)) from error
         except (TimeoutError, APITimeoutError) as error:
             raise timed_out(late) from error
         except APIConnectionError as error:
             if isinstance(error.__cause__, _TooLong):  # early releases of openai 3 wrap every exception
                 raise error.__cause__ from None
             raise connection_lost(_cause(error)) from error
+
+    def _discreet(self, failure: CallFailed) -> CallFailed:
+        """Take the key out of what an endpoint said: some repeat it, and it is stored and logged."""
+        key = self._environment.get(self.provider.key_variable or "", "").strip()
+        if key:
+            failure.detail = failure.detail.replace(key, "[key]")
+        return failure
 
     def _client(self) -> AsyncOpenAI:
         if self._made is None:
