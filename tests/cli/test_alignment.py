@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -59,6 +60,10 @@ def label(connection: Connection, split: str, texts: list[tuple[str, bool]]) -> 
         )
 
 
+def prompts(fake: Fake) -> list[str]:
+    return [str(request.body["messages"]) for request in fake.requests]
+
+
 def test_align_judges_what_people_labelled_and_shows_how_far_they_agree(
     pgflywheel: CommandLine, connection: Connection, fake: Fake
 ) -> None:
@@ -94,6 +99,22 @@ def test_align_judges_every_labelled_span_of_a_judge_that_samples(
     define(connection, {**JUDGE, "sample": 0.001})
     label(connection, "dev", [(f"fine {n}", True) for n in range(10)])
     assert pgflywheel.json("judges", "align", "polite", "--split", "dev")["alignment"][0]["labels"] == 10
+
+
+def test_align_shows_a_judge_examples_of_train_and_nothing_else_that_is_labelled(
+    pgflywheel: CommandLine, connection: Connection, fake: Fake
+) -> None:
+    define(connection, {**JUDGE, "shots": {"strategy": "similar"}})
+    for split in ("train", "dev", "test"):
+        label(connection, split, [(f"kind of {split} {n}", n % 2 == 0) for n in range(25)])
+    pgflywheel("worker", "run", "--until-idle")  # the examples get their vectors
+    assert pgflywheel.json("judges", "align", "polite")["queued"] == 75  # few: test is looked at with the rest
+    label(connection, "dev", [(f"kind of dev {n}", True) for n in range(25, 36)])
+    assert pgflywheel.json("judges", "align", "polite")["queued"] == 11
+    held_out = [text for text in prompts(fake) if re.search("kind of (dev|test)", text)]
+    assert len(held_out) == 25 + 25 + 11
+    assert all(len(re.findall("kind of (?:dev|test)", text)) == 1 for text in held_out)  # the item itself
+    assert all("kind of train" in text for text in held_out)
 
 
 def test_align_may_leave_the_work_to_workers(pgflywheel: CommandLine, connection: Connection, fake: Fake) -> None:
