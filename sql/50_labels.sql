@@ -3,10 +3,9 @@
 -- _group_key: what must not be cut by a split: rows of one conversation resemble each other.
 create or replace function flywheel._group_key(span flywheel.spans) returns text
 language sql immutable security invoker parallel safe
-set search_path = pg_catalog, pg_temp
-as $function$
-  select coalesce(nullif(span.attributes ->> 'group_key', ''), nullif(span.session_id, ''), span.trace_id::text)
-$function$;
+begin atomic
+  select coalesce(nullif(span.attributes ->> 'group_key', ''), nullif(span.session_id, ''), span.trace_id::text);
+end;
 comment on function flywheel._group_key is 'Internal: the group of a span: attributes ->> group_key, else its session, else its trace.';
 
 -- _split: by hash, so that a group keeps its split for good and labels to come fall where their group is.

@@ -218,6 +218,7 @@ begin
       (policy ->> 'half_life_days')::double precision, array[policy #>> '{weights,similarity}', policy #>> '{weights,recency}',
       policy #>> '{weights,disagreement}', policy #>> '{weights,trust}']::double precision[]);
     exit when coalesce(cardinality(near.f1), 0) < nearest or cardinality(c.ids) >= 2 * wanted or nearest > 10000;
+    perform set_config('hnsw.iterative_scan', 'relaxed_order', true);   -- until this function ends, which has its own value
     nearest := nearest * 10;
   end loop;
   if c.ids is null then
@@ -243,8 +244,8 @@ comment on function flywheel._retrieve is 'Internal: choose examples for one tar
 do $block$
 begin
   perform '[1]'::public.halfvec;
-  alter function flywheel._retrieve set hnsw.ef_search = 100;
-  alter function flywheel._retrieve set hnsw.iterative_scan = 'relaxed_order';
+  alter function flywheel._retrieve set hnsw.ef_search = 200;
+  alter function flywheel._retrieve set hnsw.iterative_scan = 'off';
 exception when undefined_object or insufficient_privilege then
   raise notice 'pgvector is older than 0.8: fewer candidates are found when many of the nearest may not be shown';
 end
@@ -262,12 +263,11 @@ comment on function flywheel._shot_embedder is 'Internal: the embedder whose vec
 
 -- _vector_of: the place-th of several vectors that come one after the other.
 create or replace function flywheel._vector_of(embeddings real[], dimensions integer, place integer) returns public.halfvec
-language sql immutable security invoker
-set search_path = pg_catalog, pg_temp
-as $function$
-  select (embeddings[(place - 1) * dimensions + 1 : place * dimensions])::public.halfvec
-   where cardinality(embeddings) >= place * dimensions and dimensions > 0
-$function$;
+language sql immutable security invoker parallel safe
+begin atomic
+  select case when dimensions > 0 and cardinality(embeddings) >= place * dimensions
+    then (embeddings[(place - 1) * dimensions + 1 : place * dimensions])::public.halfvec end;
+end;
 comment on function flywheel._vector_of is 'Internal: one of several vectors in one array; null = it is not there.';
 
 -- _chosen_for: the same choice for each of several spans, as ids.

@@ -1,12 +1,14 @@
 -- Neighbours: a verdict without a model, the weighted vote of the nearest examples.
 
--- _neighbours_policy: a vote wants more examples than a prompt, the nearest whatever they say, and counts no tokens.
+-- _neighbours_policy: a vote wants more examples than a prompt and counts no tokens. Who is near decides who votes: age and
+-- disagreement as weights made votes worse on all labelled sets they were tried on, and what is trusted weighs in the vote itself.
 create or replace function flywheel._neighbours_policy(given jsonb) returns jsonb
 language sql immutable security invoker
 set search_path = pg_catalog, pg_temp
 as $function$
-  select flywheel._shot_policy('{"count": 12, "minimum": 8, "token_budget": 100000000}'::jsonb
-    || case when given ->> 'strategy' = 'diverse' then '{}'::jsonb else '{"diversity": 0}' end || coalesce(given, '{}'))
+  select flywheel._shot_policy('{"count": 12, "minimum": 8, "token_budget": 100000000}'::jsonb || coalesce(given, '{}')
+    || case when coalesce(given ->> 'strategy', 'similar') in ('recent', 'similar_recent', 'random') then '{}'::jsonb
+            else jsonb_build_object('weights', '{"similarity": 1, "recency": 0, "disagreement": 0, "trust": 0}'::jsonb || coalesce(given -> 'weights', '{}')) end)
 $function$;
 comment on function flywheel._neighbours_policy is 'Internal: the policy by which neighbours vote, with everything it leaves open filled in.';
 
