@@ -104,6 +104,20 @@ def test_a_limit_of_the_endpoint_costs_no_attempt(dsn: str, connection: Connecti
     assert state(connection, "small") == ("filling", 1, 0)
 
 
+def test_an_endpoint_without_quota_is_asked_once_for_all_that_waits(
+    dsn: str, connection: Connection, question: UUID, fake: Fake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pgflywheel.worker.embed.MOST_SUBJECTS", 1)
+    fake.set(first=["insufficient_quota"] * 9)
+    add_openai(connection, fake)
+    for number in range(5):  # each is a job of its own
+        example(connection, question, f"answer {number}")
+    work(dsn)
+    assert len(fake.requests) == 1
+    assert value(connection, "select count(*) from flywheel._later where attempt = 0") == 5
+    assert state(connection, "hashing") == ("serving", 5, 0)
+
+
 def test_a_missing_package_puts_off_and_says_so(
     dsn: str, connection: Connection, question: UUID, monkeypatch: pytest.MonkeyPatch
 ) -> None:

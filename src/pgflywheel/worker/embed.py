@@ -14,6 +14,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from time import monotonic
 from uuid import UUID
 
 from pgflywheel.db import embedders, queue
@@ -61,6 +62,7 @@ class Embed:
         self.wake = wake
         self.made = Made(endpoints)
         self.claims = 0
+        self.blocked: dict[str | None, float] = {}  # providers that asked for no calls until then
 
     def room(self) -> int:
         """Return how many jobs to claim."""
@@ -109,6 +111,9 @@ class Embed:
         if row is None or not texts:
             await queue.finish(database, batch.worker_id, batch.fences)
             return
+        if (left := self.blocked.get(row.provider, 0.0) - monotonic()) > 0:
+            await self._put_off(batch, left, "rate_limited", f"no calls to {row.provider} for a while", costs=False)
+            return
         vectors = await self._vectors(row, texts)
         ended = await embedders.write(database, batch.worker_id, batch.fences, row.embedder_id, texts, vectors)
         self.site.metrics.jobs.labels("embed", "completed").inc(ended)
@@ -122,15 +127,19 @@ class Embed:
         """Return a vector for each text; equal texts are embedded once."""
         embedder, endpoint = await self.made.of(row)
         bodies = list(dict.fromkeys(text.body for text in texts))
-        async with endpoint.gate if endpoint else nullcontext():
-            found = dict(zip(bodies, await embedder.embed(bodies), strict=True))
+        try:
+            async with endpoint.gate if endpoint else nullcontext():
+                found = dict(zip(bodies, await embedder.embed(bodies), strict=True))
+        except CallFailed as failure:
+            if failure.treatment in _UNHURT:
+                self.blocked[row.provider] = monotonic() + wait_seconds(failure)
+            raise
         return [found[text.body] for text in texts]
 
     async def _failed(self, batch: Batch, failure: CallFailed) -> None:
         """Put a batch off; one with a text that is refused is cut, so that the others are not put off with it."""
         if failure.treatment in _UNHURT:
-            seconds = failure.retry_after_seconds or _UNHURT[failure.treatment]
-            await self._put_off(batch, seconds, failure.outcome, failure.detail, costs=False)
+            await self._put_off(batch, wait_seconds(failure), failure.outcome, failure.detail, costs=False)
         elif failure.treatment in _REFUSED and len(batch.jobs) > 1:
             for job in batch.jobs:
                 await self._safely(batch.only([job]))
@@ -153,3 +162,8 @@ class Embed:
             "embedding is put off",
             extra={"jobs": len(batch.jobs), "seconds": round(seconds, 3), "reason": reason, "detail": detail},
         )
+
+
+def wait_seconds(failure: CallFailed) -> float:
+    """Return how long an endpoint is not to be called: what it says, or else what its kind of refusal suggests."""
+    return failure.retry_after_seconds or _UNHURT[failure.treatment]
