@@ -147,8 +147,8 @@ create or replace function flywheel._cost_usd(
 returns double precision
 language sql immutable security invoker parallel safe
 begin atomic
-  select ((input_tokens - coalesce(cached_tokens, 0)) * (prices).input_usd
-          + coalesce(cached_tokens, 0) * coalesce((prices).cached_input_usd, (prices).input_usd)
+  select ((input_tokens - least(coalesce(cached_tokens, 0), input_tokens)) * (prices).input_usd
+          + least(coalesce(cached_tokens, 0), input_tokens) * coalesce((prices).cached_input_usd, (prices).input_usd)
           + case when output_tokens = 0 then 0 else output_tokens * (prices).output_usd end)
          / 1000000 * case purpose when 'batch' then (prices).batch_share else 1 end;
 end;

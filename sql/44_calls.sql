@@ -324,7 +324,7 @@ declare
 begin
   perform from flywheel._reservations as held where held.call_id = any (call_ids) order by held.call_id for update;
   select coalesce(array_agg((known.ended).call_id), '{}') as call_ids, array_agg(known.paid_usd) as paid_usd, array_agg(known.ended) as ended,
-         array_agg(distinct (known.ended).provider) filter (where (known.ended).outcome = 'answered') as answered
+         array_agg(distinct (known.ended).provider) filter (where (known.ended).outcome in ('answered', 'refused', 'length_stop', 'content_filter', 'empty_reply', 'unreadable')) as answered
     into done
     from flywheel._ended_calls(_end_calls.calls) as known;
   if done.answered is not null then

@@ -237,7 +237,7 @@ def test_after_a_used_up_quota_one_call_goes_first(connection: Connection) -> No
     assert decisions(begin(connection, probe[1:])) == ["wait", "wait"]
     let_time_pass(connection, 601)
     assert decisions(begin(connection, probe[1:])) == ["go", "wait"]
-    end(connection, probe[1:2])
+    end(connection, probe[1:2], outcome="length_stop")
     assert decisions(begin(connection, calls(5))) == ["go"] * 5
 
 
