@@ -104,6 +104,24 @@ def test_a_limit_of_the_endpoint_costs_no_attempt(dsn: str, connection: Connecti
     assert state(connection, "small") == ("filling", 1, 0)
 
 
+@pytest.mark.parametrize("jobs", ["one job", "a job each"])
+def test_a_refused_text_is_dead_and_holds_up_no_other(
+    dsn: str, connection: Connection, question: UUID, fake: Fake, jobs: str
+) -> None:
+    set_setting(connection, "max_attempts", 1)
+    fake.set(when={"poison": "bad_request"})
+    if jobs == "a job each":
+        add_openai(connection, fake)
+    for output in ("a", "b", "poison", "c", "d"):
+        example(connection, question, output)
+    if jobs == "one job":
+        add_openai(connection, fake)
+    work(dsn)
+    assert state(connection, "small") == ("filling", 4, 1)
+    assert value(connection, "select dead from flywheel.embedder_status where name = 'small'") == 1
+    assert value(connection, "select reason || cardinality(span_ids) from flywheel._dead") == "rejected1"
+
+
 def test_an_endpoint_without_quota_is_asked_once_for_all_that_waits(
     dsn: str, connection: Connection, question: UUID, fake: Fake, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -90,9 +90,10 @@ class Embed:
     async def _safely(self, batch: Batch) -> None:
         """Embed a batch; an error the world around caused leaves its jobs to be claimed again."""
         try:
-            await self._embed(batch)
-        except CallFailed as failure:
-            await self._failed(batch, failure)
+            try:
+                await self._embed(batch)
+            except CallFailed as failure:
+                await self._failed(batch, failure)
         except UsageError as error:
             detail = " ".join(filter(None, (error.message, error.detail, error.hint)))
             await self._put_off(batch, LONG_WAIT_SECONDS, "raised", detail, costs=False)
