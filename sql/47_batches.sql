@@ -7,8 +7,9 @@
 -- A line stands for its span from before the file is handed in: whatever becomes of the worker, the batch is found at
 -- the endpoint by its id, or its lines go back.
 
--- _claim_lines: like _claim, but one row and one fence a span, as in lane judge: a span leaves for the file by itself.
-create or replace function flywheel._claim_lines(priority smallint, worker_id uuid, max_jobs integer, after uuid default null)
+-- _claim_lines: like _claim, but one row and one fence a span, as in lane judge: a span leaves for the file by itself. Jobs
+-- are taken whole, until max_spans are there: those that were put off have one span each.
+create or replace function flywheel._claim_lines(priority smallint, worker_id uuid, max_spans integer, after uuid default null)
 returns table (fence uuid, job_id uuid, version_ids uuid[], span_count integer, attempt smallint, origin text)
 language sql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -16,18 +17,20 @@ as $function$
   with held as materialized (
     select flywheel._held_versions() as version_ids
   ), runnable as materialized (
-    select ready.lane, ready.priority, ready.job_id
+    select ready.lane, ready.priority, ready.job_id, cardinality(ready.span_ids) as spans
       from flywheel._ready as ready
      where ready.lane = 'batch' and ready.priority = _claim_lines.priority
        and ready.job_id > coalesce(_claim_lines.after, '00000000-0000-0000-0000-000000000000')
        and flywheel._lane_runs('batch') and not ready.version_ids && (select held.version_ids from held)
      order by ready.lane, ready.priority, ready.job_id
-     limit _claim_lines.max_jobs
+     limit _claim_lines.max_spans
        for update skip locked
+  ), counted as (
+    select runnable.*, sum(runnable.spans) over (order by runnable.job_id) - runnable.spans as before from runnable
   ), taken as (
     delete from flywheel._ready as ready
-     using runnable
-     where (ready.lane, ready.priority, ready.job_id) = (runnable.lane, runnable.priority, runnable.job_id)
+     using counted
+     where (ready.lane, ready.priority, ready.job_id) = (counted.lane, counted.priority, counted.job_id) and counted.before < _claim_lines.max_spans
     returning ready.*
   )
   insert into flywheel._running as running
@@ -37,7 +40,7 @@ as $function$
     from taken cross join unnest(taken.span_ids) as line(span_id)
   returning running.fence, running.job_id, running.version_ids, 1, running.attempt, running.origin
 $function$;
-comment on function flywheel._claim_lines is 'Internal: claim up to max_jobs jobs of lane batch for worker_id, one row and one fence for each span.';
+comment on function flywheel._claim_lines is 'Internal: claim jobs of lane batch with about max_spans spans for worker_id, one row and one fence for each span.';
 
 -- _put_back: spans go to the queue again; what a batch did not bring in two tries the judge lane asks at once, and what
 -- had all its attempts is dead.

@@ -59,7 +59,8 @@ create or replace view flywheel.queue_status as
   select lanes.lane,
          (select count(*) from flywheel._ready as ready where ready.lane = lanes.lane) as ready_jobs,
          (select coalesce(sum(cardinality(ready.span_ids)), 0) from flywheel._ready as ready where ready.lane = lanes.lane) as ready_spans,
-         (select coalesce(sum(cardinality(running.span_ids)), 0) from flywheel._running as running where running.lane = lanes.lane) as running_spans,
+         (select coalesce(sum(cardinality(running.span_ids)), 0) from flywheel._running as running where running.lane = lanes.lane)
+           + (select count(distinct (lines.version_id, lines.span_id)) from flywheel._batch_lines as lines where lanes.lane = 'batch') as running_spans,
          (select coalesce(sum(cardinality(later.span_ids)), 0) from flywheel._later as later where later.lane = lanes.lane) as later_spans,
          (select coalesce(sum(cardinality(dead.span_ids)), 0) from flywheel._dead as dead where dead.lane = lanes.lane) as dead_spans,
          (select extract(epoch from now() - min(flywheel._id_time(ready.job_id)))::double precision

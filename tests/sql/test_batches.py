@@ -29,8 +29,8 @@ def queued(connection: Connection, count: int) -> list[uuid.UUID]:
     return spans
 
 
-def claimed(connection: Connection, worker_id: uuid.UUID, max_jobs: int = 100) -> list[uuid.UUID]:
-    return [row[0] for row in rows(connection, CLAIM, [2, worker_id, max_jobs])]
+def claimed(connection: Connection, worker_id: uuid.UUID, max_spans: int = 100) -> list[uuid.UUID]:
+    return [row[0] for row in rows(connection, CLAIM, [2, worker_id, max_spans])]
 
 
 def line(connection: Connection, fence: uuid.UUID, **given: Any) -> dict[str, Any]:
@@ -89,6 +89,15 @@ def test_every_span_of_a_claimed_job_has_a_fence_of_its_own(connection: Connecti
     fences = claimed(connection, worker(connection))
     assert len(set(fences)) == 3
     assert {row[0] for row in rows(connection, "select span_ids[1] from flywheel._running")} == set(spans)
+
+
+def test_whole_jobs_are_claimed_until_there_are_enough_spans(connection: Connection, polite: uuid.UUID) -> None:
+    spans = queued(connection, 9)
+    connection.execute("update flywheel._ready set span_ids = %s where span_ids = %s", [spans[:5], spans[:1]])
+    worker_id = worker(connection)
+    assert len(claimed(connection, worker_id, 3)) == 5
+    assert len(claimed(connection, worker_id, 3)) == 3
+    assert len(claimed(connection, worker_id, 100)) == 5
 
 
 def test_what_a_provider_or_budget_holds_is_not_claimed(connection: Connection, polite: uuid.UUID) -> None:

@@ -54,13 +54,13 @@ class Back:
     answers: list[dict[str, Any]]
 
 
-async def claim(db: Database, priority: int, worker_id: UUID, max_jobs: int, after: UUID | None) -> list[Claimed]:
-    """Claim whole jobs of lane batch, one row and one fence for each span."""
+async def claim(db: Database, priority: int, worker_id: UUID, max_spans: int, after: UUID | None) -> list[Claimed]:
+    """Claim whole jobs of lane batch with about so many spans, one row and one fence for each span."""
     return await db.rows(
         Claimed,
         "select fence, job_id, version_ids, span_count, attempt, origin, 'batch' as lane, %s::smallint as priority"
         "  from flywheel._claim_lines(%s::smallint, %s, %s, %s)",
-        [priority, priority, worker_id, max_jobs, after],
+        [priority, priority, worker_id, max_spans, after],
     )
 
 

@@ -40,10 +40,10 @@ from pgflywheel.worker.model_calls import BLOCKS, MISSING_SECONDS
 from pgflywheel.worker.site import Site
 
 log = logging.getLogger(__name__)
-MOST_JOBS = 10
+MOST_SPANS = 10_000
 SLICE_SPANS = 200
 MOST_LINES, MOST_BYTES = 50_000, 100_000_000  # of a file, as endpoints have it
-RECHECK_SECONDS = 60.0  # nothing in this lane is in a hurry
+RECHECK_SECONDS = 300.0  # nothing in this lane is in a hurry
 OUR_KEY = "pgflywheel_batch"  # in the metadata of a batch at the endpoint
 
 
@@ -96,8 +96,8 @@ class BatchLane:
         self.busy = False
 
     def room(self) -> int:
-        """Return how many jobs to claim."""
-        return 0 if self.busy else MOST_JOBS
+        """Return how many spans to claim."""
+        return 0 if self.busy else MOST_SPANS
 
     async def claim(self, priority: int, worker_id: UUID, max_jobs: int, after: UUID | None) -> list[Claimed]:
         """Claim the spans of whole jobs."""
