@@ -21,6 +21,7 @@ NAMES = (
     "slow_calls",
     "judge_calls",
     "held_xmin",
+    "index_upkeep",
 )
 
 
