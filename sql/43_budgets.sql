@@ -216,6 +216,9 @@ comment on function flywheel.price_backfill is
 
 select flywheel._grant('flywheel_worker', 'execute on function flywheel._budget_share(uuid)');
 select flywheel._grant('flywheel_analyst', 'select on flywheel.budget_status');
+select flywheel._grant(role, 'execute on function flywheel._period_start(text, timestamptz), flywheel._period_end(text, date),
+  flywheel._budget_reached(double precision, double precision, double precision)')   -- the view calls them as whoever reads it
+  from unnest(array['flywheel_analyst', 'flywheel_admin']) as role;
 select flywheel._grant('flywheel_admin', privilege) from unnest(array[
   'select on flywheel.budgets, flywheel.budget_status',
   'execute on function flywheel.set_budget(text, text, text, double precision), flywheel.drop_budget(text, text, text),
