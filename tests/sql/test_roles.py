@@ -153,9 +153,22 @@ def done_by(connection: Connection, role: str) -> set[str]:
     return done
 
 
-def test_a_writer_can_ask_the_guard_and_nothing_else(connection: Connection) -> None:
+def test_a_writer_can_ask_the_guard_retrieve_examples_and_nothing_else(connection: Connection) -> None:
     insert(connection)
-    assert done_by(connection, "flywheel_writer") == {"flywheel.guard", "flywheel.new_id"}
+    done = done_by(connection, "flywheel_writer")
+    assert done == {"flywheel.guard", "flywheel.new_id", "flywheel.retrieve_examples"}
+
+
+def changing(connection: Connection, names: set[str]) -> set[str]:
+    """Return those of the functions that may change something."""
+    query = "select distinct oid::regproc::text from pg_proc where provolatile = 'v'"
+    return names & {name for (name,) in rows(connection, query)}
+
+
+def tables_read(connection: Connection, names: set[str]) -> set[str]:
+    """Return the tables, not views, among what was read."""
+    query = f"select '* from ' || oid::regclass from pg_class where relkind in ('r', 'p') and relnamespace in {SPACES}"
+    return names & {name for (name,) in rows(connection, query)}
 
 
 def test_an_analyst_can_read_views_and_the_log_and_nothing_else(connection: Connection) -> None:
@@ -163,8 +176,11 @@ def test_an_analyst_can_read_views_and_the_log_and_nothing_else(connection: Conn
     activate(connection, "short")
     names = (
         "accounts",
+        "current_labels",
         "current_scores",
         "dead_jobs",
+        "gold_labels",
+        "label_stats",
         "queue_status",
         "run_log",
         "score_history",
@@ -174,13 +190,43 @@ def test_an_analyst_can_read_views_and_the_log_and_nothing_else(connection: Conn
         "worker_status",
     )
     readable = {f"* from flywheel.{name}" for name in names} | {"* from flywheel_bi.spans", "* from flywheel_bi.scores"}
-    assert done_by(connection, "flywheel_analyst") >= readable | {"flywheel.why"}
-    closed = {line for line in done_by(connection, "flywheel_analyst") if line not in readable}
-    assert closed == {"flywheel.why", "flywheel._accounts", "flywheel._id_time"}
+    done = done_by(connection, "flywheel_analyst")
+    assert done >= readable | {"flywheel.why"}
+    assert not {name for name in done if name.startswith(("delete", "truncate"))}
+    assert changing(connection, done) == set()
+    assert tables_read(connection, done) == {"* from flywheel.calls", "* from flywheel.run_log"}
 
 
-def test_a_reviewer_can_do_nothing_yet(connection: Connection) -> None:
-    assert done_by(connection, "flywheel_reviewer") == set()
+def test_a_reviewer_can_label_fix_sign_and_read_labels_and_nothing_else(connection: Connection) -> None:
+    insert(connection)
+    activate(connection, "short")
+    acts = {
+        f"flywheel.{name}"
+        for name in (
+            "claim_labels",
+            "confirm_label",
+            "defer_label",
+            "import_label",
+            "new_id",
+            "overturn_label",
+            "propose_labels",
+            "queue_triage",
+            "record_fix",
+            "record_label",
+            "relabel",
+            "sign_example",
+            "undo_label",
+            "withdraw_label",
+        )
+    }
+    views = {"current_labels", "gold_labels", "label_agreement", "label_stats", "reviewer_agreement"}
+    texts_and_verdicts = {"spans", "traces", "scores", "current_scores", "score_history", "calls", "labels", "fixes"}
+    done = done_by(connection, "flywheel_reviewer")
+    assert changing(connection, done) == acts
+    read = {name.removeprefix("* from flywheel.") for name in done if name.startswith("* from")}
+    assert read >= views
+    assert not {name for name in read if name.startswith("_")} | (read & texts_and_verdicts)
+    assert not {name for name in done if name.startswith(("delete", "truncate"))}
 
 
 def test_every_read_a_role_is_granted_works(connection: Connection) -> None:
