@@ -13,6 +13,7 @@ from uuid import UUID
 
 from pgflywheel.db import wire
 from pgflywheel.db.connect import Database
+from pgflywheel.db.embedders import EmbedderRow
 
 _UNSTORABLE = re.compile(r"\\u(?:0000|d[89a-f])")  # in JSON that escapes everything; a backslash before it is possible
 _NEVER = re.compile("[\x00\ud800-\udfff]")
@@ -60,18 +61,6 @@ class Shown:
     tokens: int
 
 
-@dataclass(frozen=True, slots=True)
-class EmbedderRow:
-    """What is needed to make an embedder."""
-
-    name: str
-    kind: str
-    model: str | None
-    provider: str | None
-    dimensions: int
-    parameters: Mapping[str, Any]
-
-
 async def read_judgements(db: Database, fences: Sequence[UUID], version_id: UUID) -> list[Subject]:
     """Return the claimed spans that a judge version means and has not judged."""
     return await db.rows(Subject, "select * from flywheel._read_judgements(%s, %s)", [list(fences), version_id])
@@ -106,7 +95,7 @@ async def shot_embedder(db: Database, name: str | None) -> EmbedderRow | None:
     """Return the embedder of that name, or without a name the one that serves; None when there is none."""
     return await db.row(
         EmbedderRow,
-        "select name, kind, model, provider, dimensions, parameters from flywheel.embedders"
+        "select embedder_id, name, kind, model, provider, dimensions, parameters, status from flywheel.embedders"
         " where case when %(name)s::text is null then status = 'serving'"
         "            else name = %(name)s and status <> 'retired' end",
         {"name": name},

@@ -102,7 +102,7 @@ class Runner:
     neighbours: Neighbours = field(init=False)
 
     def __post_init__(self) -> None:
-        self.neighbours = Neighbours(self.site.database)
+        self.neighbours = Neighbours(self.site.database, self.site.endpoints)
 
     async def run(self, batch: Batch) -> None:
         """Complete a batch, or what of it can be completed."""

@@ -32,7 +32,6 @@ from pgflywheel.judge.template import TemplateFailed
 from pgflywheel.judge.votes import combine, shot_subsets
 from pgflywheel.worker.asks import Ask, delay_seconds, put_off
 from pgflywheel.worker.batch import Batch
-from pgflywheel.worker.endpoints import Endpoints
 from pgflywheel.worker.faults import Fault, blame
 from pgflywheel.worker.ledger import Beginner, Ending, Ledger
 from pgflywheel.worker.model_calls import Answered, Caller, NoVerdict, PutOff, Rejected, StepDown, Void
@@ -69,12 +68,12 @@ class Bill:
 class Judgements:
     """Judge spans by asking models."""
 
-    def __init__(self, site: Site, hands: asyncio.Semaphore, ledger: Ledger, endpoints: Endpoints) -> None:
+    def __init__(self, site: Site, hands: asyncio.Semaphore, ledger: Ledger) -> None:
         self.site = site
         self.ledger = ledger
         self.ladder = Ladder()
-        self.caller = Caller(site, hands, ledger, Beginner(site), endpoints, self.ladder)
-        self.shots = Shots(site.database, endpoints)
+        self.caller = Caller(site, hands, ledger, Beginner(site), site.endpoints, self.ladder)
+        self.shots = Shots(site.database, site.endpoints)
         self.ahead = site.options.concurrency // 8  # so many calls are begun before a hand is free
         self.definitions: dict[tuple[UUID, str | None], JudgeDefinition] = {}
 

@@ -28,7 +28,6 @@ from pgflywheel.worker.bulk import Bulk
 from pgflywheel.worker.callable_calls import CallableCalls
 from pgflywheel.worker.callables import Check
 from pgflywheel.worker.embed import Embed
-from pgflywheel.worker.endpoints import Endpoints
 from pgflywheel.worker.health import Pages, serving
 from pgflywheel.worker.index_upkeep import IndexUpkeep
 from pgflywheel.worker.judge import Judge
@@ -69,8 +68,7 @@ class Worker:
         self.wakes = {name: asyncio.Event() for name in site.options.lanes}
         self.bell = Doorbell(dsn, site.database, self.wakes)
         self.answers, self.ledger = AnswerBuffer(site), Ledger(site)
-        self.endpoints = Endpoints(site.database)
-        self.desk = Desk(site, self.endpoints)
+        self.desk = Desk(site, site.endpoints)
         self.buffers: list[Buffer[Any]] = [self.answers, self.ledger]
         self.lanes = [self._lane(name) for name in site.options.lanes]
         self.interrupted = False
@@ -84,15 +82,15 @@ class Worker:
         if name == "bulk":
             return Bulk(self.site, wake.set)
         if name == "batch":
-            reader = Judgements(self.site, asyncio.Semaphore(), self.ledger, self.endpoints)
+            reader = Judgements(self.site, asyncio.Semaphore(), self.ledger)
             return BatchLane(self.desk, wake.set, reader)
-        return Embed(self.site, wake.set, self.endpoints) if name == "embed" else self._judge(wake)
+        return Embed(self.site, wake.set, self.site.endpoints) if name == "embed" else self._judge(wake)
 
     def _judge(self, wake: asyncio.Event) -> Judge:
         hands = asyncio.Semaphore(self.site.options.concurrency)
         kinds: dict[str, Kind] = {
             "python": CallableCalls(self.site, hands, self.answers),
-            "judge": Judgements(self.site, hands, self.ledger, self.endpoints),
+            "judge": Judgements(self.site, hands, self.ledger),
         }
         return Judge(self.site, wake.set, kinds, self.answers, self.buffers)
 
@@ -173,7 +171,7 @@ class Worker:
 
     async def _leave(self) -> None:
         await self.site.pool.close()
-        await self.endpoints.close()
+        await self.site.endpoints.close()
         try:
             await self.site.lease.leave()
         except FlywheelError as error:

@@ -38,10 +38,11 @@ class Neighbours:
     """Embed spans with the embedder of the examples."""
 
     database: Database
+    endpoints: Endpoints
     shots: Shots = field(init=False)
 
     def __post_init__(self) -> None:
-        self.shots = Shots(self.database, Endpoints(self.database))
+        self.shots = Shots(self.database, self.endpoints)
 
     async def ask(self, jobs: Sequence[Claimed], version: Version) -> Voters:
         """Return the spans a version means, with their vectors; none where the policy compares none."""

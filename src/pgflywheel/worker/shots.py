@@ -9,11 +9,12 @@ from uuid import UUID
 
 from pgflywheel.db import judgements
 from pgflywheel.db.connect import Database
-from pgflywheel.db.judgements import EmbedderRow, Subject
+from pgflywheel.db.embedders import EmbedderRow
+from pgflywheel.db.judgements import Subject
 from pgflywheel.judge.definition import JudgeDefinition
 from pgflywheel.judge.embed import Embedder, make
 from pgflywheel.judge.records import Shot
-from pgflywheel.worker.endpoints import Endpoints
+from pgflywheel.worker.endpoints import Endpoint, Endpoints
 
 FRESH_SECONDS = 1.0
 UNCOMPARED = ("recent", "random")  # strategies that look at no vector
@@ -26,7 +27,7 @@ class Shots:
     database: Database
     endpoints: Endpoints
     rows: dict[str | None, tuple[float, EmbedderRow | None]] = field(default_factory=dict)
-    embedders: dict[tuple[object, ...], Embedder] = field(default_factory=dict)
+    embedders: dict[UUID, tuple[EmbedderRow, Endpoint | None, Embedder]] = field(default_factory=dict)
 
     async def of(
         self, version_id: UUID, definition: JudgeDefinition, subjects: Sequence[Subject]
@@ -51,11 +52,11 @@ class Shots:
         if row is None:
             return None
         endpoint = await self.endpoints.of(row.provider) if row.provider else None
-        provider = endpoint.provider if endpoint else None
-        key = row.name, row.kind, row.model, row.dimensions, repr(row.parameters), id(provider)
-        if key not in self.embedders:
-            self.embedders[key] = make(row, provider)
-        return self.embedders[key]
+        known = self.embedders.get(row.embedder_id)
+        if known is None or known[:2] != (row, endpoint):
+            made = make(row, endpoint.provider, endpoint.client) if endpoint else make(row)
+            self.embedders[row.embedder_id] = known = (row, endpoint, made)
+        return known[2]
 
 
 def item_text(target: str, subject: Subject) -> str:

@@ -13,6 +13,7 @@ from uuid import UUID
 
 from pgflywheel.db.connect import Database
 from pgflywheel.errors import FlywheelError
+from pgflywheel.worker.endpoints import Endpoints
 from pgflywheel.worker.lease import Lease
 from pgflywheel.worker.metrics import Metrics
 from pgflywheel.worker.pool import Pool
@@ -52,6 +53,7 @@ class Site:
     lease: Lease
     versions: Versions
     metrics: Metrics
+    endpoints: Endpoints
     pool: Pool = field(default_factory=Pool)
     in_hand: set[UUID] = field(default_factory=set)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
@@ -78,7 +80,7 @@ class Site:
     def of(cls, database: Database, options: Options) -> Site:
         """Make what a worker needs around a database."""
         lease = Lease(database, options.name, options.lanes, options.lease_seconds)
-        site = cls(database, options, lease, Versions(database), Metrics())
+        site = cls(database, options, lease, Versions(database), Metrics(), Endpoints(database))
         site.metrics.in_hand.set_function(lambda: len(site.in_hand))
         site.metrics.listening.set_function(lambda: lease.listening)
         return site
