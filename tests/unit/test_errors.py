@@ -10,7 +10,7 @@ import pytest
 from pgflywheel import errors
 from pgflywheel.db.connect import mapped_errors, open_database
 
-CODES = [f"WF{number:03}" for number in range(1, 11)]
+CODES = [f"WF{number:03}" for number in range(1, 15)]
 
 
 def test_every_code_has_a_class_of_its_own() -> None:
