@@ -31,7 +31,7 @@ comment on function flywheel._shot_policy is 'Internal: a policy of shots with e
 
 -- _pick_shots: greedy MMR over candidates in order of place: arrays of one length, ties go to the lower place.
 -- The penalty of a candidate is its greatest similarity to those picked; the first pick has none. Above most_alike it is one of
--- them again and out. Two short statements a turn: measured faster than one over all columns.
+-- them again and out. A turn is one short statement that ranks what is left; caps are looked at from the top of that ranking.
 create or replace function flywheel._pick_shots(
   wanted integer, diversity double precision, relevance double precision[], vectors public.halfvec[], most_alike double precision,
   verdicts boolean[], most_of_verdict integer, preferred boolean[], preferred_picks integer, disagreed boolean[], most_disagreed integer,
@@ -41,42 +41,42 @@ set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan
 as $function$
 declare
   penalty double precision[] := array_fill(null::double precision, array[cardinality(relevance)]);
-  passes integer := 0;
-  fails integer := 0;
-  wrong integer := 0;
+  closed boolean[] := array_fill(false, array[cardinality(relevance)]);
+  counts integer[] := array[0, 0, 0];                -- passes, fails, corrections of a judge
   budget integer := token_budget;
-  seen_users text[] := '{}';
-  seen_sessions text[] := '{}';
-  seen_hashes text[] := '{}';
-  last integer;
+  seen text[] := '{}';
+  ranking integer[];
   last_vector public.halfvec;
+  at integer;
 begin
   picked := '{}';
   penalties := '{}';
-  for turn in 1 .. wanted loop
-    select c.place into last
-      from unnest(relevance, penalty, verdicts, preferred, disagreed, users, sessions, hashes, tokens) with ordinality
-        as c(relevance, penalty, verdict, preferred, disagreed, user_id, session_id, hash, tokens, place)
-     where c.place <> all (picked) and c.tokens <= budget and (c.penalty is null or c.penalty <= most_alike)
-       and (c.verdict is null or case when c.verdict then passes else fails end < most_of_verdict)
-       and (not c.disagreed or wrong < most_disagreed)
-       and (c.user_id is null or c.user_id <> all (seen_users)) and (c.session_id is null or c.session_id <> all (seen_sessions))
-       and c.hash <> all (seen_hashes)
-     order by c.preferred and turn <= preferred_picks desc, (1 - diversity) * c.relevance - diversity * coalesce(c.penalty, 0) desc, c.place
-     limit 1;
-    exit when last is null;
-    picked := picked || last;
-    penalties := penalties || coalesce(penalty[last], 0);
-    budget := budget - tokens[last];
-    passes := passes + coalesce(verdicts[last], false)::integer;
-    fails := fails + coalesce(not verdicts[last], false)::integer;
-    wrong := wrong + disagreed[last]::integer;
-    seen_users := seen_users || users[last];
-    seen_sessions := seen_sessions || sessions[last];
-    seen_hashes := seen_hashes || hashes[last];
-    exit when turn = wanted;
-    last_vector := vectors[last];
-    penalty := array(select greatest(c.penalty, 1 - (c.vector operator(public.<=>) last_vector)) from unnest(penalty, vectors) as c(penalty, vector));
+  while cardinality(picked) < wanted loop
+    with left_over as materialized (
+      select c.place, c.relevance, c.preferred, c.closed, greatest(c.penalty, 1 - (c.vector operator(public.<=>) last_vector)) as penalty
+        from unnest(relevance, vectors, preferred, penalty, closed) with ordinality as c(relevance, vector, preferred, penalty, closed, place)
+    )
+    select array(select left_over.penalty from left_over),
+           array(select left_over.place from left_over where not left_over.closed and (left_over.penalty <= most_alike) is not false
+                  order by left_over.preferred and cardinality(picked) < preferred_picks desc,
+                           (1 - diversity) * left_over.relevance - diversity * coalesce(left_over.penalty, 0) desc, left_over.place)
+      into penalty, ranking;
+    last_vector := null;
+    foreach at in array ranking loop
+      closed[at] := true;                            -- taken now, or against a cap that will not be looser later
+      continue when tokens[at] > budget or (verdicts[at] and counts[1] >= most_of_verdict) or (not verdicts[at] and counts[2] >= most_of_verdict)
+        or (disagreed[at] and counts[3] >= most_disagreed)
+        or seen && array['user ' || users[at], 'session ' || sessions[at], 'text ' || hashes[at]];
+      picked := picked || at;
+      penalties := penalties || coalesce(penalty[at], 0);
+      budget := budget - tokens[at];
+      counts := array[counts[1] + coalesce(verdicts[at], false)::integer, counts[2] + coalesce(not verdicts[at], false)::integer,
+                      counts[3] + disagreed[at]::integer];
+      seen := seen || array_remove(array['user ' || users[at], 'session ' || sessions[at], 'text ' || hashes[at]], null);
+      last_vector := vectors[at];
+      exit;
+    end loop;
+    exit when last_vector is null and (cardinality(ranking) = 0 or closed[ranking[cardinality(ranking)]]);
   end loop;
 end
 $function$;
@@ -198,7 +198,7 @@ create or replace function flywheel._retrieve(
 returns table (example_id uuid, rank integer, similarity double precision, recency double precision, disagreement double precision,
                trust double precision, relevance double precision, penalty double precision, tokens integer)
 language plpgsql stable security definer
-set search_path = pg_catalog, pg_temp
+set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan
 as $function$
 declare
   near record;
@@ -276,7 +276,7 @@ create or replace function flywheel._chosen_for(
 returns table (place integer, example_id uuid, rank integer, similarity double precision, recency double precision, disagreement double precision,
                trust double precision, relevance double precision, penalty double precision, tokens integer)
 language plpgsql stable security definer
-set search_path = pg_catalog, pg_temp
+set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan
 as $function$
 declare
   embedder flywheel.embedders := flywheel._shot_embedder(policy);
@@ -370,7 +370,7 @@ returns table (place integer, example_id uuid, rank integer, kind text, input te
                similarity double precision, recency double precision, disagreement double precision, trust double precision,
                relevance double precision, penalty double precision, tokens integer)
 language plpgsql stable security definer
-set search_path = pg_catalog, pg_temp
+set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan
 as $function$
 declare
   version flywheel.validator_versions;
