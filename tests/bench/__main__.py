@@ -22,6 +22,9 @@ NAMES = (
     "judge_calls",
     "held_xmin",
     "index_upkeep",
+    "retrieve",
+    "example_fresh",
+    "few_shot_value",
 )
 
 
