@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, cast
@@ -24,6 +25,7 @@ CONNECT_SECONDS = 10.0
 KEPT_ALIVE = 256
 MOST_OBJECT_BYTES = 1 << 20
 MOST_FILE_BYTES = 1 << 30
+FILE_MS = 600_000  # a file of requests takes longer than a request
 _VECTOR_BYTES = 32 * 4096  # of one vector as JSON
 _most_bytes: ContextVar[int] = ContextVar("most_bytes", default=MOST_OBJECT_BYTES)
 
@@ -94,11 +96,18 @@ class Client:
         return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
 
     async def download(self, file_id: str) -> AsyncIterator[bytes]:
-        """Yield the lines of a file."""
-        response = await self._send("GET", f"/files/{file_id}/content", None, MOST_FILE_BYTES)
-        for line in response.content.splitlines():
-            if line.strip():
-                yield line
+        """Yield the lines of a file as they come."""
+        headers = _options(keyless=self.provider.key_variable is None, form=False)["headers"]
+        files, rest = self._client().files.with_streaming_response, b""
+        _most_bytes.set(MOST_FILE_BYTES)
+        with self._classified("the file did not come in time"):
+            async with files.content(file_id, extra_headers=headers) as response:
+                async for chunk in response.iter_bytes():
+                    *lines, rest = (rest + chunk).split(b"\n")
+                    for line in filter(bytes.strip, lines):
+                        yield line
+        if rest.strip():
+            yield rest
 
     async def close(self) -> None:
         """Close the connections."""
@@ -129,12 +138,11 @@ class Client:
         """Send a request within the time limit; CallFailed unless the status is good."""
         client = self._client()
         import httpx2
-        from openai import APIConnectionError, APIStatusError, APITimeoutError
 
         _most_bytes.set(most_bytes)
         limit_ms = min(self.provider.time_limit_ms, time_limit_ms or self.provider.time_limit_ms)
-        late = f"no whole reply within {limit_ms:g} ms"
-        try:
+        limit_ms = max(limit_ms, FILE_MS) if form else limit_ms
+        with self._classified(f"no whole reply within {limit_ms:g} ms"):
             async with asyncio.timeout(limit_ms / 1000):
                 options = _options(keyless=self.provider.key_variable is None, form=form is not None)
                 if method == "GET":
@@ -143,11 +151,20 @@ class Client:
                 return await client.post(
                     path, cast_to=httpx2.Response, content=body, body=fields, files=files, options=options
                 )
+
+    @contextmanager
+    def _classified(self, late: str) -> Iterator[None]:
+        """Turn what a request ends with into CallFailed, save a reply that is too long."""
+        import httpx2
+        from openai import APIConnectionError, APIStatusError, APITimeoutError
+
+        try:
+            yield
         except APIStatusError as error:
             raise self._discreet(_failure(error.response)) from error
-        except (TimeoutError, APITimeoutError) as error:
+        except (TimeoutError, APITimeoutError, httpx2.TimeoutException) as error:
             raise timed_out(late) from error
-        except APIConnectionError as error:
+        except (APIConnectionError, httpx2.TransportError) as error:
             if isinstance(error.__cause__, _TooLong):  # early releases of openai 3 wrap every exception
                 raise error.__cause__ from None
             raise connection_lost(_cause(error)) from error
