@@ -152,7 +152,7 @@ end
 $function$;
 comment on function flywheel._triage_candidates is 'Internal: the newest spans that nobody has labelled and that wait for nobody.';
 
--- _uncertainty: 1 where nobody judged, half where the judge does not say how sure it is. Versions that differ are a risk
+-- _uncertainty: of the calibrated verdict; 1 where nobody judged, half where the judge does not say how sure it is. Versions that differ are a risk
 -- of their own. Every version that goes by these labels counts, shadows and other tiers too.
 create or replace function flywheel._uncertainty(validator_id uuid, span_ids uuid[], started_ats timestamptz[])
 returns table (span_id uuid, judged boolean, uncertainty double precision, flip_risk double precision)
@@ -161,7 +161,9 @@ set search_path = pg_catalog, pg_temp
 as $function$
   select wanted.span_id, last.passed,
          case when last.passed is null then 1
-              else coalesce(2 * least(last.confidence, 1 - last.confidence), 2 * least(last.value, 1 - last.value), 0.5) end,
+              when last.confidence is null and last.value is null
+                   and not exists (select from flywheel.calibrations as known where known.version_id = last.version_id) then 0.5
+              else 2 * least(worth.p_pass, 1 - worth.p_pass) end,
          case when count(distinct scores.passed) > 1 then 1 else 0 end
     from unnest(_uncertainty.span_ids, _uncertainty.started_ats) as wanted(span_id, started_at)
     join flywheel.spans as span on (span.span_id, span.started_at) = (wanted.span_id, wanted.started_at)
@@ -169,12 +171,13 @@ as $function$
                  on versions.version_id = scores.version_id and flywheel._question_of(versions) = _uncertainty.validator_id)
       on (scores.span_id, scores.started_at, scores.revision) = (span.span_id, span.started_at, span.revision)
     left join lateral (
-      select newest.passed, newest.confidence, newest.value
+      select newest.version_id, newest.passed, newest.confidence, newest.value
         from flywheel.scores as newest join flywheel.validator_versions as theirs using (version_id)
        where (newest.span_id, newest.started_at, newest.revision) = (span.span_id, span.started_at, span.revision)
          and flywheel._question_of(theirs) = _uncertainty.validator_id
        order by theirs.status = 'shadow', newest.scored_at desc, theirs.version desc limit 1) as last on true
-   group by wanted.span_id, last.passed, last.confidence, last.value
+   cross join lateral (select flywheel.judge_probability(last.version_id, last.passed, last.value, last.confidence)) as worth(p_pass)
+   group by wanted.span_id, last.version_id, last.passed, last.confidence, last.value, worth.p_pass
 $function$;
 comment on function flywheel._uncertainty is 'Internal: how unsure the last verdict on each span is, what it was, and whether verdicts differ.';
 

@@ -423,6 +423,27 @@ def test_unsure_verdicts_come_first_and_unjudged_spans_before_them(connection: C
     assert claim(connection) == [unjudged, unsure, sure]
 
 
+def test_a_calibrated_judge_is_as_unsure_as_labels_found_it(connection: Connection, polite: uuid.UUID) -> None:
+    connection.execute(
+        """insert into flywheel.calibrations (version_id, method, parameters, labels, alpha, delta)
+           values (%s, 'beta', '{"judged_pass": 0.9, "judged_fail": 0.4}', 40, 0.1, 0.1)""",
+        [polite],
+    )
+    passed, failed = insert(connection), insert(connection)
+    judge(connection, [(passed, True, 0.51), (failed, False, None)])
+    connection.execute("select flywheel.queue_triage('polite')")
+    found = components(connection)
+    assert [found[span_id]["uncertainty"] for span_id in (passed, failed)] == pytest.approx([0.2, 0.8])
+
+
+@pytest.mark.usefixtures("polite")
+def test_verdicts_without_a_confidence_are_half_unsure(connection: Connection) -> None:
+    span_id = insert(connection)
+    judge(connection, [(span_id, True, None)])
+    connection.execute("select flywheel.queue_triage('polite')")
+    assert components(connection)[span_id]["uncertainty"] == 0.5
+
+
 @pytest.mark.usefixtures("polite")
 def test_what_else_speaks_against_a_span_raises_its_priority(connection: Connection) -> None:
     activate(connection, "no_secret", expression="span.output !~ 'secret'", severity="critical", lane="inline")
