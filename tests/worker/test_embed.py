@@ -8,12 +8,14 @@ from collections.abc import Iterator
 from uuid import UUID
 
 import pytest
+from psycopg.conninfo import make_conninfo
 from psycopg.types.json import Jsonb
 
 from pgflywheel.db.connect import open_database
 from pgflywheel.db.embedders import IndexWork
 from pgflywheel.worker.embed import MOST_SUBJECTS
-from pgflywheel.worker.index_upkeep import keep_indexes
+from pgflywheel.worker.index_upkeep import IndexUpkeep, keep_indexes
+from pgflywheel.worker.site import Options, Site
 from tests.fakes.openai import Fake, serving
 from tests.sql.test_embeddings import example, state
 from tests.worker.support import Connection, activate, insert, set_setting, value, waiting, work
@@ -180,3 +182,22 @@ def test_indexes_are_built_dropped_and_rebuilt_when_that_pays(dsn: str, connecti
     assert kept() == []
     connection.execute("update flywheel.examples set status = 'revoked', revoked_reason = 'old'")
     assert [done.action for done in kept()] == ["drop", "drop"]
+
+
+def test_a_worker_of_the_plain_role_embeds_and_leaves_indexes_to_the_owner(
+    dsn: str, connection: Connection, question: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pgflywheel.worker.index_upkeep.LOOK_SECONDS", 0.001)
+    plain = make_conninfo(dsn, options="-c role=flywheel_worker")
+    set_setting(connection, "index_examples_from", 1)
+    example(connection, question)
+    work(plain)
+    assert state(connection, "hashing") == ("serving", 1, 0)
+
+    async def keep() -> None:
+        async with open_database(plain) as database:
+            async with asyncio.timeout(30):
+                await IndexUpkeep(Site.of(database, Options())).run()  # it returns: it may not
+
+    asyncio.run(keep())
+    assert value(connection, "select count(*) from flywheel._kept_indexes()") == 0
