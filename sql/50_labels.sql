@@ -49,7 +49,10 @@ language plpgsql volatile security invoker
 set search_path = pg_catalog, pg_temp
 as $function$
 begin
-  raise exception using errcode = 'WF011', message = problem, hint = hint, detail = coalesce(_refuse_label.detail, '');
+  if _refuse_label.detail is null then
+    raise exception using errcode = 'WF011', message = problem, hint = hint;
+  end if;
+  raise exception using errcode = 'WF011', message = problem, hint = hint, detail = _refuse_label.detail;
 end
 $function$;
 comment on function flywheel._refuse_label is 'Internal: raise WF011 in one form.';

@@ -55,6 +55,7 @@ def test_a_label_copies_what_it_needs_of_its_span(connection: Connection, polite
 def test_a_fail_without_a_critique_is_refused(connection: Connection, critique: str | None) -> None:
     said = refused(connection, RECORD, [insert(connection), "polite", False, "ada", critique])
     assert (said.sqlstate, said.message_primary) == ("WF011", "a label that says fail has no critique")
+    assert (said.message_detail, bool(said.message_hint)) == (None, True)
     assert value(connection, "select count(*) from flywheel.labels") == 0
 
 
