@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -120,6 +121,12 @@ def test_a_backfill_is_judged_by_a_file_at_half_the_price(dsn: str, connection: 
     assert value(connection, "select lines = 300 and answered = 300 and reserved_usd = 0 from flywheel.batch_status")
 
 
+def test_no_other_lane_is_needed(dsn: str, connection: Connection, fake: Fake) -> None:
+    prepare(connection, fake, spans=20)
+    work(dsn, lanes=("batch",))
+    require_all_judged(connection, 20)
+
+
 def test_while_a_batch_is_open_its_spans_count_as_running(dsn: str, connection: Connection, fake: Fake) -> None:
     fake.set(batch_polls=1000)
     prepare(connection, fake, spans=20)
@@ -149,6 +156,21 @@ def test_while_a_batch_is_open_its_spans_count_as_running(dsn: str, connection: 
     connection.execute("update flywheel._batches set next_poll_at = now()")
     work(dsn)
     require_all_judged(connection, 20)
+
+
+def test_the_books_balance_at_every_moment(dsn: str, connection: Connection, fake: Fake) -> None:
+    fake.set(batch_expires_after=60, mix={"server_error": 0.2}, at_most=1)
+    prepare(connection, fake, spans=200)
+    connection.execute("select flywheel.set_budget('validator', 'polite', 'day', 5.0)")
+    books = "select eligible, scored + unscored + queued + running + later + dead from flywheel.accounts"
+    working = threading.Thread(target=work, args=(dsn,))
+    working.start()
+    seen = set()
+    while working.is_alive():
+        seen.update(connection.execute(books).fetchall())
+    working.join()
+    assert seen == {(200, 200)}
+    require_all_judged(connection, 200)
 
 
 def test_lines_that_expired_are_asked_again(dsn: str, connection: Connection, fake: Fake) -> None:
