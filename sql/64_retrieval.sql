@@ -30,8 +30,9 @@ $function$;
 comment on function flywheel._shot_policy is 'Internal: a policy of shots with everything it leaves open filled in.';
 
 -- _pick_shots: greedy MMR over candidates in order of place: arrays of one length, ties go to the lower place.
--- The penalty of a candidate is its greatest similarity to those picked; the first pick has none. Above most_alike it is one of
--- them again and out. A turn is one short statement that ranks what is left; caps are looked at from the top of that ranking.
+-- The penalty of a candidate is its greatest similarity to those picked; the first pick has none (-2 = none yet). Above most_alike
+-- it is one of them again and out. Arrays are read by place, which is measured faster than rows of unnest; caps are looked at from
+-- the top of what is left, in order.
 create or replace function flywheel._pick_shots(
   wanted integer, diversity double precision, relevance double precision[], vectors public.halfvec[], most_alike double precision,
   verdicts boolean[], most_of_verdict integer, preferred boolean[], preferred_picks integer, disagreed boolean[], most_disagreed integer,
@@ -40,43 +41,40 @@ language plpgsql immutable security invoker
 set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan
 as $function$
 declare
-  penalty double precision[] := array_fill(null::double precision, array[cardinality(relevance)]);
-  closed boolean[] := array_fill(false, array[cardinality(relevance)]);
+  most constant integer := cardinality(relevance);
+  penalty double precision[] := array_fill(-2::double precision, array[most]);
+  closed boolean[] := array_fill(false, array[most]);
   counts integer[] := array[0, 0, 0];                -- passes, fails, corrections of a judge
   budget integer := token_budget;
   seen text[] := '{}';
+  names text[];
   ranking integer[];
-  last_vector public.halfvec;
-  at integer;
+  last integer;
 begin
   picked := '{}';
   penalties := '{}';
   while cardinality(picked) < wanted loop
-    with left_over as materialized (
-      select c.place, c.relevance, c.preferred, c.closed, greatest(c.penalty, 1 - (c.vector operator(public.<=>) last_vector)) as penalty
-        from unnest(relevance, vectors, preferred, penalty, closed) with ordinality as c(relevance, vector, preferred, penalty, closed, place)
-    )
-    select array(select left_over.penalty from left_over),
-           array(select left_over.place from left_over where not left_over.closed and (left_over.penalty <= most_alike) is not false
-                  order by left_over.preferred and cardinality(picked) < preferred_picks desc,
-                           (1 - diversity) * left_over.relevance - diversity * coalesce(left_over.penalty, 0) desc, left_over.place)
-      into penalty, ranking;
-    last_vector := null;
-    foreach at in array ranking loop
-      closed[at] := true;                            -- taken now, or against a cap that will not be looser later
-      continue when tokens[at] > budget or (verdicts[at] and counts[1] >= most_of_verdict) or (not verdicts[at] and counts[2] >= most_of_verdict)
-        or (disagreed[at] and counts[3] >= most_disagreed)
-        or seen && array['user ' || users[at], 'session ' || sessions[at], 'text ' || hashes[at]];
-      picked := picked || at;
-      penalties := penalties || coalesce(penalty[at], 0);
-      budget := budget - tokens[at];
-      counts := array[counts[1] + coalesce(verdicts[at], false)::integer, counts[2] + coalesce(not verdicts[at], false)::integer,
-                      counts[3] + disagreed[at]::integer];
-      seen := seen || array_remove(array['user ' || users[at], 'session ' || sessions[at], 'text ' || hashes[at]], null);
-      last_vector := vectors[at];
-      exit;
+    if vectors[last] is not null then
+      penalty := array(select greatest(penalty[place], 1 - (vectors[place] operator(public.<=>) vectors[last])) from generate_series(1, most) as place);
+    end if;
+    ranking := array(select place from generate_series(1, most) as place where not closed[place] and penalty[place] <= most_alike
+      order by preferred[place] and cardinality(picked) < preferred_picks desc,
+               (1 - diversity) * relevance[place] - diversity * case when penalty[place] < -1.5 then 0 else penalty[place] end desc, place);
+    last := null;
+    foreach last in array ranking loop
+      closed[last] := true;                          -- taken now, or against a cap that will not be looser later
+      names := array_remove(array['user ' || users[last], 'session ' || sessions[last], 'text ' || hashes[last]], null);
+      exit when tokens[last] <= budget and not seen && names and not (disagreed[last] and counts[3] >= most_disagreed)
+        and coalesce(counts[case when verdicts[last] then 1 else 2 end] < most_of_verdict or verdicts[last] is null, true);
+      last := null;
     end loop;
-    exit when last_vector is null and (cardinality(ranking) = 0 or closed[ranking[cardinality(ranking)]]);
+    exit when last is null;
+    picked := picked || last;
+    penalties := penalties || case when penalty[last] < -1.5 then 0 else penalty[last] end;
+    budget := budget - tokens[last];
+    counts := array[counts[1] + coalesce(verdicts[last], false)::integer, counts[2] + coalesce(not verdicts[last], false)::integer,
+                    counts[3] + disagreed[last]::integer];
+    seen := seen || names;
   end loop;
 end
 $function$;
