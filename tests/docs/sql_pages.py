@@ -109,6 +109,7 @@ ENVIRONMENT = [
     ("`PGHOST`, `PGSERVICE`, …", "libpq's own variables, asked last."),
     ("`PGFLYWHEEL_SCHEMA`", "Which install, unless `--schema` says so; `flywheel` without both."),
     ("`PGFLYWHEEL_DATA_DIR`", "Where `quickstart` keeps its server; else the user's data directory."),
+    ("`PGFLYWHEEL_REVIEWER`", "Who labels, where `--reviewer` is not given; else your login."),
 ]
 
 
