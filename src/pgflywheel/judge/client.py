@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, cast
+from urllib.request import getproxies
 
 from pgflywheel.errors import UsageError
 from pgflywheel.judge.failures import CallFailed, connection_lost, failure_of, keyless, timed_out
@@ -196,14 +197,19 @@ def _openai(provider: Provider, key: str | None) -> AsyncOpenAI:
     try:
         import httpx2
         from openai import AsyncOpenAI
+
+        from pgflywheel.judge.pools import Pools
     except ImportError as error:
         raise UsageError("calling a model needs the package openai", hint="pip install 'pgflywheel[judge]'") from error
     seconds = provider.time_limit_ms / 1000
     timeout = httpx2.Timeout(seconds, connect=min(CONNECT_SECONDS, seconds))
     limits = httpx2.Limits(max_connections=None, max_keepalive_connections=KEPT_ALIVE)
-    hooks = {"response": [_bound]}
     http = httpx2.AsyncClient(
-        timeout=timeout, limits=limits, event_hooks=hooks, headers={"Accept-Encoding": "identity"}
+        timeout=timeout,
+        limits=limits,
+        transport=None if getproxies() else Pools(KEPT_ALIVE),  # with a transport, proxies are not looked for
+        event_hooks={"response": [_bound]},
+        headers={"Accept-Encoding": "identity"},
     )
     return AsyncOpenAI(
         api_key=key or "none",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from time import monotonic
@@ -23,6 +24,7 @@ class Versions:
     known: dict[UUID, Version] = field(default_factory=dict)
     checks: dict[UUID, Check] = field(default_factory=dict)
     read_at: float = float("-inf")
+    reading: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def of(self, version_ids: Iterable[UUID]) -> list[Version]:
         """Return the versions in order of their ids, leaving out any that were deleted."""
@@ -30,8 +32,10 @@ class Versions:
         if monotonic() - self.read_at > FRESH_SECONDS:
             self.known.clear()
             self.read_at = monotonic()
-        if missing := wanted - self.known.keys():
-            self.known |= {found.version_id: found for found in await queue.versions(self.database, missing)}
+        if wanted - self.known.keys():
+            async with self.reading:  # who finds them missing at the same moment, waits for one answer
+                if missing := wanted - self.known.keys():
+                    self.known |= {found.version_id: found for found in await queue.versions(self.database, missing)}
         return [self.known[version_id] for version_id in sorted(wanted) if version_id in self.known]
 
     def check(self, version: Version) -> Check:
