@@ -36,9 +36,11 @@ comment on function flywheel._may_review is 'Internal: whether an item may be gi
 
 -- _take_items: first the rows are locked, then a second statement, which sees what others did before, looks again.
 -- The update changes nothing: in a repeatable read transaction it fails (40001) where an old snapshot would give an item twice.
+-- Items come from their index in order: to sort them, every open one would be asked the same questions.
 create or replace function flywheel._take_items(validator_id uuid, reviewer text, most integer, lane text, until timestamptz) returns integer
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan set enable_sort = off set enable_bitmapscan = off set enable_seqscan = off
 as $function$
 declare
   candidates uuid[];

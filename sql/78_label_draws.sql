@@ -226,7 +226,7 @@ returns table (span_id uuid, cluster_need double precision)
 language sql stable security definer
 set search_path = pg_catalog, pg_temp
 as $function$
-  with labelled as (
+  with labelled as materialized (              -- counted once, whatever the planner expects of the view
     select span.project, span.node, count(*) as labels
       from flywheel.spans as span
       join flywheel.gold_labels as gold on (gold.span_id, gold.started_at) = (span.span_id, span.started_at)

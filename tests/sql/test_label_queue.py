@@ -674,3 +674,15 @@ def test_a_provisional_label_is_decided_once_and_only_by_confirming_or_overturni
     assert refused(connection, confirm, [human, "bob"]).sqlstate == "WF011"
     record(connection, spans[1])
     assert refused(connection, confirm, [second, "ada"]).message_primary == f"ada has labelled span {spans[1]} already"
+
+
+@pytest.mark.usefixtures("polite")
+def test_a_claim_asks_about_few_of_many_open_items(connection: Connection) -> None:
+    insert_many(connection, 3000)
+    connection.execute("select flywheel.queue_triage('polite', 3000)")
+    connection.execute("analyze")
+    connection.execute("set track_functions = 'all'")
+    with connection.transaction():
+        assert len(claim(connection, n=5)) == 5
+        asked = "select calls from pg_stat_xact_user_functions where funcname = '_may_review'"
+        assert value(connection, asked) < 50
