@@ -11,7 +11,7 @@ create or replace view flywheel.question_verdicts as
       join flywheel.validators using (validator_id)
       join flywheel.validators as asked on asked.validator_id = flywheel._question_of(versions)
       left join flywheel.calibrations using (version_id)
-     where versions.status <> 'shadow'
+     where versions.status not in ('shadow', 'draft', 'approved')
        and (versions.definition ? 'escalates_to' or versions.definition ->> 'runs' = 'escalated')
   ), decided as (
     select distinct on (span_id, revision, question)
@@ -63,7 +63,7 @@ create or replace view flywheel.cascade_status as
    cross join lateral (
      select scores.passed is not null
               and (not versions.definition ? 'escalates_to' or scores.confidence >= calibrations.threshold) is true as trusted) as kept
-   where versions.status <> 'shadow'
+   where versions.status not in ('shadow', 'draft', 'approved')
      and (versions.definition ? 'escalates_to' or versions.definition ->> 'runs' = 'escalated')
    group by asked.name, validators.name, versions.version;
 comment on view flywheel.cascade_status is 'For each tier of a cascade: how many verdicts it kept, how many spans it handed on, and what it cost.';
@@ -77,5 +77,5 @@ comment on column flywheel.cascade_status.unscored is 'Spans it gave no verdict 
 comment on column flywheel.cascade_status.cost_usd is 'What its calls cost; null = nothing was called, or unknown.';
 comment on column flywheel.cascade_status.cost_per_kept_usd is 'Cost for each verdict it kept.';
 comment on column flywheel.cascade_status.latency_ms is 'Median milliseconds its calls took for one span.';
-select flywheel._grant(role, 'select on flywheel.question_verdicts, flywheel.cascade_status')
-  from unnest(array['flywheel_analyst', 'flywheel_admin', 'flywheel_reviewer']) as role;
+select flywheel._grant(role, 'select on flywheel.question_verdicts') from unnest(array['flywheel_analyst', 'flywheel_admin']) as role;
+select flywheel._grant(role, 'select on flywheel.cascade_status') from unnest(array['flywheel_analyst', 'flywheel_admin', 'flywheel_reviewer']) as role;

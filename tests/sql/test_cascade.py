@@ -180,3 +180,26 @@ def test_what_each_tier_cost_can_be_read(cascade: Connection) -> None:
         "select validator, judged, kept, handed_on, cost_usd, cost_per_kept_usd from flywheel.cascade_status order by 1"
     )
     assert rows(cascade, query) == [(STRONG, 1, 1, 0, 0.25, 0.25), (CHEAP, 2, 1, 1, 0.5, 0.5)]
+
+
+def test_a_draft_that_was_measured_on_labels_decides_nothing(cascade: Connection) -> None:
+    (span_id,) = insert(cascade)
+    trust_from(cascade, STRONG, 0.6)
+    judge(cascade, STRONG, span_id, True, 0.9)
+    cascade.execute(
+        "select flywheel.define_validator(%s, %s::jsonb)",
+        [STRONG, json.dumps(JUDGE | {"question": "Is it kind?", "runs": "escalated", "escalates_to": "person"})],
+    )
+    cascade.execute(
+        """insert into flywheel.scores
+                  (span_id, revision, version_id, started_at, trace_id, project, passed, annotator_kind, confidence)
+           select span_id, revision, version_id, started_at, trace_id, project, false, 'judge', 1
+             from flywheel.spans, flywheel.validator_versions where version = 2"""
+    )
+    assert rows(cascade, "select passed, version, settled from flywheel.question_verdicts") == [(True, 1, True)]
+    assert rows(cascade, "select version from flywheel.cascade_status") == [(1,)]
+
+
+@pytest.mark.parametrize("view", ["question_verdicts", "current_scores", "score_history"])
+def test_reviewers_cannot_look_up_verdicts_before_they_label(connection: Connection, view: str) -> None:
+    assert not value(connection, "select has_table_privilege('flywheel_reviewer', %s, 'select')", [f"flywheel.{view}"])
