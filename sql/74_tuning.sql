@@ -42,8 +42,8 @@ begin
       'labels_of', chosen.question, 'shots', _try_shots.policy));
     select array_agg(vote.passed order by vote.place) into votes
       from flywheel._vote_neighbours((flywheel._find_version(trial, 1)).version_id, _try_shots.span_ids, _try_shots.started_ats, _try_shots.embeddings, _try_shots.dimensions) as vote;
-    raise exception using errcode = 'transaction_rollback';
-  exception when transaction_rollback then
+    raise exception using errcode = 'WF000', message = 'the trial is over';
+  exception when sqlstate 'WF000' then           -- of its own: a deadlock is not an answer
     return votes;
   end;
 end

@@ -305,3 +305,20 @@ def test_only_admins_read_the_test_split_and_calibrate(connection: Connection) -
     connection.execute("set role flywheel_admin")
     assert value(connection, "select count(*) from flywheel.read_test_split('polite')") == 1
     assert value(connection, "select method from flywheel.calibrate_judge('polite')") == "beta"
+
+
+def test_a_deadlock_in_a_trial_of_examples_is_an_error_and_not_an_answer(connection: Connection) -> None:
+    version = judge(connection)
+    connection.execute(
+        """create function public.deadlock() returns trigger language plpgsql as $$
+           begin
+             if new.name like 'tuning%' then raise exception using errcode = 'deadlock_detected'; end if;
+             return new;
+           end $$"""
+    )
+    connection.execute(
+        """create trigger deadlock before insert on flywheel.validators
+              for each row execute function public.deadlock()"""
+    )
+    query = "select flywheel._try_shots(%s, '{}', '{}', '{}', '{}', 8)"
+    assert refused(connection, query, [version]).sqlstate == "40P01"
