@@ -127,6 +127,7 @@ comment on view flywheel.gold_labels is
   'What people hold true of a revision of a span: all reviewers agree, or one settled it. passed null and disputed true while they differ.';
 
 -- _add_label: the one insert. Whoever labels again replaces their own label and stays in the draw it came from.
+-- An old snapshot does not show what was said since it was taken, so two people would differ and nobody would know.
 create or replace function flywheel._add_label(said flywheel.labels) returns uuid
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -140,6 +141,11 @@ begin
     perform flywheel._refuse_label('a label has no annotator', 'Name who says it.');
   elsif not said.passed and not said.withdrawn and said.annotator_kind = 'human' and flywheel._filled(said.critique) is null then
     perform flywheel._refuse_label('a label that says fail has no critique', 'Say in a sentence what is wrong: judges learn from it.');
+  elsif said.incl_prob < 1e-9 then
+    perform flywheel._refuse_label(format('a span is not drawn with probability %s', said.incl_prob), 'Give the probability of its draw, above 1e-9.');
+  elsif current_setting('transaction_isolation') not in ('read committed', 'read uncommitted') then
+    perform flywheel._refuse_label(format('a label cannot be recorded in a %s transaction', current_setting('transaction_isolation')),
+      'Begin with: set transaction isolation level read committed.', 'It would not see what others said of the span meanwhile.');
   end if;
   select labels.* into own
     from flywheel.current_labels as mine join flywheel.labels using (label_id)
@@ -361,6 +367,7 @@ begin
   if record_fix.validator is not null then
     select question.validator_id into asked from flywheel._question(record_fix.validator) as question;
   end if;
+  perform flywheel._lock_subject(asked, span.span_id);      -- of two fixes at once, one is the newer
   if flywheel._filled(record_fix.annotator) is null then
     perform flywheel._refuse_label('a fix has no annotator', 'Name who says it.');
   elsif flywheel._filled(record_fix.output) is null then

@@ -11,6 +11,7 @@ declare
   made integer := 0;
 begin
   select * into asked from flywheel._question(propose_labels.validator);
+  perform flywheel._lock_subject(asked.validator_id, null);    -- two at once would propose the same
   for verdict in
     select span.*::flywheel.spans as span, scores.version_id, scores.passed, scores.critique, format('%s v%s', validators.name, versions.version) as judge
       from flywheel.spans as span
@@ -129,6 +130,7 @@ begin
   given.blind := coalesce(given.blind, true);
   given.adjudicated := coalesce(given.adjudicated, false);
   given.lane := coalesce(given.lane, 'triage');
+  given.labelled_at := least(given.labelled_at, now());        -- nobody has the last word for ever
   given.withdrawn := false;
   return given;
 end

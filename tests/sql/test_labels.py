@@ -226,6 +226,38 @@ def test_two_labels_of_one_person_at_once_leave_one_current(
     assert rows(connection, "select passed from flywheel.current_labels") == [(False,)]
 
 
+@pytest.mark.usefixtures("polite")
+@pytest.mark.parametrize("level", ["repeatable read", "serializable"])
+def test_a_label_in_an_old_snapshot_is_refused(connection: Connection, level: str) -> None:
+    span_id = insert(connection)
+    with connection.transaction():
+        connection.execute(f"set transaction isolation level {level}".encode())
+        assert refused(connection, RECORD, [span_id, "polite", True, "ada", None]).sqlstate == "WF011"
+    assert gold(connection, span_id) == []
+
+
+def test_of_two_fixes_at_once_one_waits_for_the_other(
+    connection: Connection, connect: Callable[[], Connection]
+) -> None:
+    span_id = insert(connection)
+    other = connect()
+    with other.transaction():
+        other.execute("select flywheel.record_fix(%s, 'better', 'ada')", [span_id])
+        connection.execute("set lock_timeout = '100ms'")
+        fix = "select flywheel.record_fix(%s, 'best', 'bob')"
+        assert refused(connection, fix, [span_id]).sqlstate == "55P03"
+
+
+@pytest.mark.usefixtures("polite")
+def test_an_imported_label_has_neither_an_absurd_weight_nor_the_last_word_for_ever(connection: Connection) -> None:
+    line = {"span_id": str(insert(connection)), "validator": "polite", "passed": True, "annotator": "ada"}
+    read = "select flywheel.import_label(%s)"
+    absurd = {**line, "lane": "estimation", "incl_prob": 1e-300}
+    assert refused(connection, read, [Jsonb(absurd)]).sqlstate == "WF011"
+    connection.execute(read, [Jsonb({**line, "labelled_at": "infinity"})])
+    assert value(connection, "select labelled_at <= now() from flywheel.labels") is True
+
+
 def overlap(connection: Connection, verdicts: dict[str, str]) -> None:
     """Let each reviewer label the same spans: p, f, or - for none."""
     spans = [insert(connection) for _ in next(iter(verdicts.values()))]
