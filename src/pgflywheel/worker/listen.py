@@ -28,7 +28,7 @@ from pgflywheel.errors import FlywheelError
 log = logging.getLogger(__name__)
 PROBE_SECONDS = 1.0
 PROBE_AGAIN_SECONDS = 300.0
-RETRY_SECONDS = 1.0
+RETRY_SECONDS, FIRST_RETRY_SECONDS = 1.0, 0.005
 NUDGE_SECONDS = 0.05
 _LOCK = "(select 'flywheel'::regnamespace::oid::integer), 1"
 BUSY, IDLE, FULL = "busy", "idle", "full"
@@ -46,6 +46,7 @@ class Doorbell:
     listening: bool = False
     pooled: bool = False
     registered: bool = False
+    refusals: int = 0
     nudged_at: float = 0.0
 
     def report(self, lane: str, state: str) -> None:
@@ -129,7 +130,7 @@ class Doorbell:
             if connection.closed:
                 raise psycopg.OperationalError("the connection is closed")
             with _watching(connection, self.changed), suppress(TimeoutError):
-                retry = RETRY_SECONDS if self.wanted != self.registered else None
+                retry = self._retry_seconds if self.wanted != self.registered else None
                 await asyncio.wait_for(self.changed.wait(), retry)
 
     @property
@@ -138,14 +139,20 @@ class Doorbell:
         states = self.states.values()
         return IDLE in states and BUSY not in states
 
+    @property
+    def _retry_seconds(self) -> float:
+        """Return when to ask for the lock again: at once if a writer just looked, later if another worker has it."""
+        return min(RETRY_SECONDS, FIRST_RETRY_SECONDS * 4.0 ** min(self.refusals, 9))
+
     async def _register(self, connection: Connection, wanted: bool) -> None:
         function = "pg_try_advisory_lock" if wanted else "pg_advisory_unlock"
         cursor = await connection.execute(self.database.render(f"select {function}({_LOCK})").encode())
         row = await cursor.fetchone()
+        self.refusals += 1
         if not wanted:
-            self.registered = False
+            self.registered, self.refusals = False, 0
         elif row and row[0]:
-            self.registered = True
+            self.registered, self.refusals = True, 0
             self.ring()  # look once more: a writer may have committed before the lock was there
 
 
