@@ -146,10 +146,11 @@ $function$;
 comment on function flywheel._other_ids is 'Internal: ids of candidates beside the nearest.';
 
 -- _ranked: candidates as arrays in order of similarity. The guards stand here and nowhere else: never the item itself, its trace
--- or its group, and for an item held out (dev or test) nothing nearly equal. Who has no vector yet counts as the median.
+-- or its group, and for an item held out (dev or test; held_out = the hash of its text, else null) nothing equal or nearly so, whether
+-- vectors are there or not. Who has no vector yet counts as the median.
 create or replace function flywheel._ranked(
   near_ids uuid[], near_vectors public.halfvec[], near_cosines double precision[], other_ids uuid[], query public.halfvec, embedder_id uuid, part text,
-  question uuid, project text, node text, span_id uuid, trace_id uuid, group_key text, held_out boolean, half_life_days double precision,
+  question uuid, project text, node text, span_id uuid, trace_id uuid, group_key text, held_out text, half_life_days double precision,
   weights double precision[], out ids uuid[], out vectors public.halfvec[], out cosines double precision[], out disagreed boolean[],
   out trusts double precision[], out fixed boolean[], out verdicts boolean[], out users text[], out sessions text[], out hashes text[],
   out tokens integer[], out recencies double precision[], out relevances double precision[])
@@ -183,7 +184,8 @@ begin
            select from flywheel.examples as other
             where other.span_id = e.span_id and other.status = 'servable' and (other.kind = 'fix' or not other.passed)))))
          and (_ranked.span_id is null or e.span_id <> _ranked.span_id) and (_ranked.trace_id is null or e.trace_id <> _ranked.trace_id)
-         and (_ranked.group_key is null or e.group_key <> _ranked.group_key) and not (held_out and coalesce(found.cosine >= 0.98, false))
+         and (_ranked.group_key is null or e.group_key <> _ranked.group_key)
+         and (held_out is null or not coalesce(found.cosine >= 0.98, false) and e.content_hash <> held_out)
        order by found.cosine desc nulls last, e.example_id) as c;
 end
 $function$;
@@ -192,7 +194,7 @@ comment on function flywheel._ranked is 'Internal: what may be shown of the cand
 -- _retrieve: one target. near_sql is made by _near_sql. Rows come in the order in which they are shown: the most relevant last, rank 1.
 create or replace function flywheel._retrieve(
   near_sql text, policy jsonb, query public.halfvec, embedder_id uuid, part text, question uuid, project text, node text,
-  span_id uuid, trace_id uuid, group_key text, held_out boolean, most_of_verdict integer, seed text)
+  span_id uuid, trace_id uuid, group_key text, held_out text, most_of_verdict integer, seed text)
 returns table (example_id uuid, rank integer, similarity double precision, recency double precision, disagreement double precision,
                trust double precision, relevance double precision, penalty double precision, tokens integer)
 language plpgsql stable security definer
@@ -278,6 +280,8 @@ set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan
 as $function$
 declare
   embedder flywheel.embedders := flywheel._shot_embedder(policy);
+  asked_of constant text := (select versions.target from flywheel.validator_versions as versions
+                              where versions.validator_id = question order by versions.version desc limit 1);
   near_sql text;
   target record;
 begin
@@ -286,6 +290,7 @@ begin
   end if;
   for target in
     select wanted.place::integer as place, span.span_id, span.trace_id, flywheel._group_key(span) as group_key,
+           flywheel._item_text(asked_of, span.input, span.output) as text,
            flywheel._vector_of(_chosen_for.embeddings, _chosen_for.dimensions, wanted.place::integer) as vector
       from unnest(_chosen_for.span_ids, _chosen_for.started_ats) with ordinality as wanted(span_id, started_at, place)
       join flywheel.spans as span on (span.span_id, span.started_at) = (wanted.span_id, wanted.started_at)
@@ -293,7 +298,8 @@ begin
     return query
       select target.place, shot.*
         from flywheel._retrieve(near_sql, policy, target.vector, embedder.embedder_id, 'item', question, null, null, target.span_id,
-          target.trace_id, target.group_key, flywheel._split(target.group_key) <> 'train', most_of_verdict, target.span_id::text) as shot;
+          target.trace_id, target.group_key, case when flywheel._split(target.group_key) <> 'train' then flywheel._text_hash(coalesce(target.text, '')) end,
+          most_of_verdict, target.span_id::text) as shot;
   end loop;
 end
 $function$;
@@ -428,7 +434,7 @@ begin
            shot.similarity, shot.recency, shot.disagreement, shot.trust, shot.relevance, shot.penalty, e.tokens
       from flywheel._retrieve(flywheel._near_sql(question, retrieve_examples.project, retrieve_examples.node, 'input', embedder.embedder_id, embedder.dimensions),
              policy, query, embedder.embedder_id, 'input', question, retrieve_examples.project, retrieve_examples.node, own.span_id, own.trace_id,
-             coalesce(retrieve_examples.group_key, case when own.span_id is not null then flywheel._group_key(own) end), false, k,
+             coalesce(retrieve_examples.group_key, case when own.span_id is not null then flywheel._group_key(own) end), null, k,
              coalesce(retrieve_examples.input, '')) as shot
       join flywheel.examples as e on e.example_id = shot.example_id
      order by shot.rank desc;

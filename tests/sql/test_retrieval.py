@@ -148,6 +148,16 @@ def test_a_held_out_item_is_not_shown_what_nearly_equals_it(connection: Connecti
         assert shots(connection, version_id, span(connection, split, 5), unit(1, 0.1)) == expected
 
 
+@pytest.mark.parametrize("vector", [[], [1.0]])
+def test_a_held_out_item_is_not_shown_its_own_text(
+    connection: Connection, version_id: uuid.UUID, vector: list[float]
+) -> None:
+    same, other = (example(connection, number, output=output) for number, output in enumerate(["same", "other"]))
+    for split, expected in (("dev", {other}), ("train", {other, same})):
+        query = unit(*vector) if vector else None
+        assert set(shots(connection, version_id, span(connection, split, 5, output="same"), query)) == expected
+
+
 def test_neither_verdict_has_more_than_half(connection: Connection, version_id: uuid.UUID) -> None:
     for number in range(8):
         embed(

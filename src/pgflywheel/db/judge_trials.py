@@ -112,7 +112,7 @@ async def shots_for_text(database: Database, version_id: UUID, vector: array[flo
              case when judge.policy ->> 'strategy' not in ('recent', 'random') and embedder.dimensions = %(dimensions)s
                   then flywheel._near_sql(judge.question, null, null, 'item', embedder.embedder_id, %(dimensions)s) end,
              judge.policy, judge.vector, embedder.embedder_id, 'item', judge.question, null, null, null, null, null,
-             false, ((judge.policy ->> 'count')::integer + 1) / 2, '') as shot
+             null, ((judge.policy ->> 'count')::integer + 1) / 2, '') as shot
            where not judge.policy ? 'shot_set' and judge.policy ->> 'strategy' <> 'none'
              and judge.policy ->> 'count' <> '0'
           union all
