@@ -106,12 +106,12 @@ create or replace trigger resume_over_budget after insert or update on flywheel.
 create or replace view flywheel.budget_status as
   select known.scope, known.name, known.period, known.started_on, known.cap_usd, known.spent_usd, known.reserved_usd,
          case when known.cap_usd = 0 then 1 else (known.spent_usd + known.reserved_usd) / known.cap_usd end as used_share,
-         flywheel._budget_reached(known.cap_usd, known.spent_usd, known.refused_usd) as reached,
-         case when flywheel._budget_reached(known.cap_usd, known.spent_usd, known.refused_usd)
-              then flywheel._period_end(known.period, known.started_on) end as resumes_at
+         known.reached, case when known.reached then flywheel._period_end(known.period, known.started_on) end as resumes_at
     from (
       select budgets.scope, budgets.name, budgets.period, flywheel._period_start(budgets.period, now()) as started_on, budgets.cap_usd,
-             coalesce(periods.spent_usd, 0) as spent_usd, coalesce(periods.reserved_usd, 0) as reserved_usd, periods.refused_usd
+             coalesce(periods.spent_usd, 0) as spent_usd, coalesce(periods.reserved_usd, 0) as reserved_usd,
+             coalesce(periods.spent_usd, 0) + coalesce(periods.refused_usd, 0) > budgets.cap_usd
+               or coalesce(periods.spent_usd, 0) >= budgets.cap_usd as reached
         from flywheel.budgets
         left join flywheel._budget_periods as periods
           on periods.budget_id = budgets.budget_id and periods.started_on = flywheel._period_start(budgets.period, now())) as known;
@@ -124,7 +124,7 @@ comment on column flywheel.budget_status.cap_usd is 'The cap in US dollars.';
 comment on column flywheel.budget_status.spent_usd is 'What ended calls cost.';
 comment on column flywheel.budget_status.reserved_usd is 'The most that calls on their way may cost.';
 comment on column flywheel.budget_status.used_share is 'Spent and reserved, as a share of the cap.';
-comment on column flywheel.budget_status.reached is 'Whether calls are refused for it.';
+comment on column flywheel.budget_status.reached is 'Whether calls are refused for it: nothing is left, or less than the smallest call it refused may cost.';
 comment on column flywheel.budget_status.resumes_at is 'When calls go on by themselves; null = they are not refused.';
 
 -- _budget_share: what the ladder of a judge that may degrade goes by.
@@ -216,8 +216,7 @@ comment on function flywheel.price_backfill is
 
 select flywheel._grant('flywheel_worker', 'execute on function flywheel._budget_share(uuid)');
 select flywheel._grant('flywheel_analyst', 'select on flywheel.budget_status');
-select flywheel._grant(role, 'execute on function flywheel._period_start(text, timestamptz), flywheel._period_end(text, date),
-  flywheel._budget_reached(double precision, double precision, double precision)')   -- the view calls them as whoever reads it
+select flywheel._grant(role, 'execute on function flywheel._period_start(text, timestamptz), flywheel._period_end(text, date)')   -- the view calls them as whoever reads it
   from unnest(array['flywheel_analyst', 'flywheel_admin']) as role;
 select flywheel._grant('flywheel_admin', privilege) from unnest(array[
   'select on flywheel.budgets, flywheel.budget_status',

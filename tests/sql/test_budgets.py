@@ -234,6 +234,7 @@ def test_a_huge_call_that_is_refused_does_not_close_the_budget(connection: Conne
     budget(connection, "validator", "polite", 10 * COST)
     assert decisions(begin(connection, [call(polite, input_tokens=1_000_000)])) == ["over_budget"]
     assert value(connection, HELD) == []
+    assert books(connection, "validator", "polite") == (0, 0, True), "what waits for it is not hidden"
     asked = calls(10, polite, input_tokens=950)
     assert decisions(begin(connection, asked)) == ["go"] * 10
     end(connection, asked, input_tokens=950)

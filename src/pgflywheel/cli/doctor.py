@@ -100,6 +100,7 @@ async def _examine(dsn: str, schema: str) -> Report:
 
 
 async def _examine_install(database: Database, report: Report, dsn: str) -> None:
+    from pgflywheel.cli import doctor_judges
     from pgflywheel.db import health
 
     async def _listen(database: Database, report: Report) -> None:
@@ -125,6 +126,11 @@ async def _examine_install(database: Database, report: Report, dsn: str) -> None
         ("queue", _queue),
         ("validators", _validators),
         ("transactions", _transactions),
+        ("providers", doctor_judges.check_providers),
+        ("budgets", doctor_judges.check_budgets),
+        ("judges", doctor_judges.check_judges),
+        ("examples", doctor_judges.check_examples),
+        ("embedders", doctor_judges.check_embedders),
     ):
         await _guarded(name, check, database, report)
 
@@ -244,7 +250,9 @@ async def _queue(database: Database, report: Report) -> None:
     backlog = await health.backlog(database)
     age = backlog.oldest_ready_seconds or 0
     found = f"the oldest job waits for {age:,.0f} s" if age else "no job waits"
-    hint = "Start more workers: pgflywheel worker run. See pgflywheel queue status."
+    hint = (
+        "Start more workers: pgflywheel worker run. Jobs of a blocked provider wait, too: see below."
+    )
     report.add("queue", found, "warn" if age > OLD_JOB_SECONDS else None, hint)
     if backlog.dead_spans:
         hint = "See why: pgflywheel queue dead. Once mended: pgflywheel queue replay --all."
