@@ -12,7 +12,7 @@ as $function$
   select left((regexp_match(content, known.pattern, 'i'))[1], 80)
     from (values
       ('(\m(?:ignore|disregard|forget|override)\M.{0,40}\m(?:instructions?|prompts?|rules|guidelines|above|previous)\M)'),
-      ('(</?\s*(?:shots?|examples?|item|system|assistant|instructions?)\s*>|<\|im_(?:start|end)\|>|\[/?INST\]|^\s*###\s*(?:system|instruction))'),
+      ('(</?\s*(?:shots?|examples?|item|system|assistant|instructions?)\s*>|<\|im_(?:start|end)\|>|\[/?INST\]|(?:^|\n)\s*###\s*(?:system|instruction))'),
       ('("?(?:verdict|passed)"?\s*[:=]\s*"?(?:pass|fail|true|false)\M)'),
       ('(\m(?:answer|respond|reply|rate|mark|grade|judge|score|label)\M.{0,40}\m(?:with|as|it)\M.{0,20}\m(?:pass|passed|fail|failed|correct)\M)'),
       ('(\m(?:as|you are|dear)\M.{0,10}\m(?:judge|evaluator|grader)\M)')) as known(pattern)
@@ -125,7 +125,7 @@ begin
   made.project := span.project;
   made.node := span.node;
   made.session_id := span.session_id;
-  made.user_id := span.user_id;
+  made.user_id := left(span.user_id, 200);         -- it stands in an index, and may be anything an end user sends
   made.group_key := _blank_example.group_key;
   made.input := span.input;
   made.output := span.output;
