@@ -962,7 +962,14 @@ SETTINGS = {
 DROPPED_ON_DOWNGRADE = [
     "drop type if exists flywheel.shot cascade",
     "drop index flywheel.scores_shots",
-    "delete from flywheel._lanes where lane in ('embed', 'batch')",
+    *(
+        f"delete from flywheel.{table} where lane in ('embed', 'batch')"
+        for table in ("_ready", "_running", "_later", "_dead", "_lanes")
+    ),
+    """
+    update flywheel.validator_versions set status = 'retired', paused_reason = null, paused_detail = null
+     where kind in ('judge', 'neighbours') and status <> 'retired'
+    """,
     f"delete from flywheel.settings where name in ({', '.join(repr(name) for name in SETTINGS)})",
     """
     alter table flywheel.scores

@@ -34,3 +34,20 @@ def test_scores_of_the_first_release_outlive_the_upgrade_and_new_ones_join_them(
         ).fetchall()
     assert counts == [("long_enough", 100, 0), ("not_short", 1, 0)]
     assert schema.verify(dsn) == ["0001", "0002"]
+
+
+def test_the_first_release_gets_no_jobs_and_no_versions_it_does_not_know(dsn: str) -> None:
+    neighbours = '{"kind": "neighbours", "question": "q", "pass_when": "p", "fail_when": "f"}'
+    with psycopg.connect(dsn, autocommit=True) as session:
+        session.execute("select flywheel.define_validator('polite', %s::jsonb)", [neighbours])
+        session.execute("select flywheel.activate_validator('polite')")
+        session.execute("insert into flywheel.spans (input, output) values ('a', 'b')")
+        session.execute(
+            "insert into flywheel._ready"
+            "       (lane, priority, job_id, version_ids, span_ids, started_from, started_until, origin)"
+            " select 'embed', 1, flywheel.new_id(), array[embedder_id], array[embedder_id], now(), now(), 'live'"
+            "   from flywheel.embedders"
+        )
+        schema.downgrade(dsn, "0001")
+        assert session.execute("select distinct lane from flywheel._ready").fetchall() == [("bulk",)]
+        assert session.execute("select status from flywheel.validator_versions").fetchall() == [("retired",)]
