@@ -175,6 +175,7 @@ begin
   delete from flywheel.span_embeddings_default where started_at < purge.before;
   delete from flywheel.feedback where created_at < purge.before;
   delete from flywheel._faults where occurred_at < purge.before;
+  delete from flywheel._escalations where started_at < purge.before;
 end
 $function$;
 comment on function flywheel.purge is

@@ -203,3 +203,12 @@ def test_a_draft_that_was_measured_on_labels_decides_nothing(cascade: Connection
 @pytest.mark.parametrize("view", ["question_verdicts", "current_scores", "score_history"])
 def test_reviewers_cannot_look_up_verdicts_before_they_label(connection: Connection, view: str) -> None:
     assert not value(connection, "select has_table_privilege('flywheel_reviewer', %s, 'select')", [f"flywheel.{view}"])
+
+
+def test_what_was_handed_on_is_purged_with_its_day(cascade: Connection) -> None:
+    (span_id,) = insert(cascade)
+    judge(cascade, CHEAP, span_id, True, 0.6)
+    cascade.execute("select flywheel.purge(now() - interval '1 day')")
+    assert value(cascade, "select count(*) from flywheel._escalations") == 1
+    cascade.execute("select flywheel.purge(now() + interval '1 day')")
+    assert value(cascade, "select count(*) from flywheel._escalations") == 0
