@@ -21,7 +21,8 @@ as $function$
 $function$;
 comment on function flywheel._frame_sql is 'Internal: the spans a draw is from, with their strata.';
 
--- _allocate_draw: more labels where people disagree with the verdict more often, as far as labels tell.
+-- _allocate_draw: more labels where people disagree with the verdict more often, as far as labels tell. No stratum gets
+-- none: of spans that cannot be drawn nothing could be estimated.
 create or replace function flywheel._allocate_draw(validator_id uuid, version_ids uuid[], strata text[], sizes bigint[], n integer) returns jsonb
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
@@ -46,7 +47,7 @@ begin
   select flywheel.neyman_allocation(array_agg(size / total.spans order by place), rates, _allocate_draw.sizes, _allocate_draw.n) into shares
     from unnest(_allocate_draw.sizes) with ordinality as stratum(size, place),
          (select sum(size)::double precision from unnest(_allocate_draw.sizes) as size) as total(spans);
-  return (select jsonb_agg(jsonb_build_object('stratum', name, 'size', size, 'probability', least(1, share::double precision / size)) order by place)
+  return (select jsonb_agg(jsonb_build_object('stratum', name, 'size', size, 'probability', least(1, greatest(share, 1)::double precision / size)) order by place)
             from unnest(_allocate_draw.strata, _allocate_draw.sizes, shares) with ordinality as stratum(name, size, share, place));
 end
 $function$;

@@ -677,6 +677,16 @@ def test_a_provisional_label_is_decided_once_and_only_by_confirming_or_overturni
 
 
 @pytest.mark.usefixtures("polite")
+def test_a_stratified_draw_smaller_than_its_strata_leaves_none_out(connection: Connection) -> None:
+    insert_many(connection, 30)
+    work_off(connection)
+    connection.execute(DRAW.encode(), [1, "stratified"])
+    strata = value(connection, "select strata from flywheel.label_draws")
+    assert len(strata) == 2
+    assert all(stratum["probability"] > 0 for stratum in strata)
+
+
+@pytest.mark.usefixtures("polite")
 def test_a_claim_asks_about_few_of_many_open_items(connection: Connection) -> None:
     insert_many(connection, 3000)
     connection.execute("select flywheel.queue_triage('polite', 3000)")
