@@ -10,6 +10,7 @@ import pytest
 
 from tests.sql.support import Connection, accounts, activate, inline, insert, refused, rows, value, work_off
 
+RELATIONS = ("spans", "scores", "run_log", "calls", "span_embeddings")
 LONG_AGO = datetime(2024, 5, 6, 12, tzinfo=UTC)
 
 
@@ -22,11 +23,11 @@ def home(connection: Connection, relation: str = "spans") -> list[str]:
     return [name for (name,) in rows(connection, query)]
 
 
-def test_each_day_is_made_once_for_spans_scores_and_runs(connection: Connection) -> None:
-    assert value(connection, "select flywheel.ensure_partitions('2024-05-05', '2024-05-07')") == 9
+def test_each_day_is_made_once_for_all_that_is_cut_into_days(connection: Connection) -> None:
+    assert value(connection, "select flywheel.ensure_partitions('2024-05-05', '2024-05-07')") == 3 * len(RELATIONS)
     assert value(connection, "select flywheel.ensure_partitions('2024-05-05', '2024-05-07')") == 0
     days = {date(2024, 5, day) for day in (5, 6, 7)}
-    assert partitions(connection) >= {(name, day) for name in ("spans", "scores", "run_log") for day in days}
+    assert partitions(connection) >= {(name, day) for name in RELATIONS for day in days}
 
 
 def test_days_ahead_are_made_from_yesterday_on(connection: Connection) -> None:
@@ -96,7 +97,7 @@ def test_purge_drops_whole_days_and_keeps_the_day_it_names(connection: Connectio
     for day in (5, 6, 7):
         insert(connection, started_at=datetime(2024, 5, day, 12, tzinfo=UTC))
     dropped = rows(connection, "select relation, day from flywheel.purge('2024-05-06 18:00+00')")
-    assert sorted(dropped) == [(name, date(2024, 5, 5)) for name in ("run_log", "scores", "spans")]
+    assert sorted(dropped) == [(name, date(2024, 5, 5)) for name in sorted(RELATIONS)]
     assert value(connection, "select count(*) from flywheel.spans") == 2
     assert value(connection, "select count(*) from flywheel.scores") == 2
 
@@ -218,7 +219,7 @@ def test_two_purges_at_once_drop_each_day_once(connection: Connection, connect: 
         purging.start()
         _wait_for_lock(connection)
     purging.join()
-    assert (len(first), dropped) == (9, [])
+    assert (len(first), dropped) == (3 * len(RELATIONS), [])
 
 
 def _wait_for_lock(connection: Connection) -> None:
