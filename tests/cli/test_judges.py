@@ -273,6 +273,16 @@ def test_who_tries_a_judge_as_another_validator_is_told_how(
     assert "pgflywheel judges test polite" in result.stderr
 
 
+def test_tiers_are_stored_whatever_their_order_in_the_file(
+    pgflywheel: CommandLine, provider: Fake, definitions: Write
+) -> None:
+    cheap = POLITE.format(more='labels_of = "strong"\nescalates_to = "strong"')
+    strong = POLITE.replace('"polite"', '"strong"').format(more='runs = "escalated"\nescalates_to = "person"')
+    pgflywheel("validators", "apply", definitions(cheap + strong), "--activate")
+    listed = pgflywheel.json("judges", "list")
+    assert [(row["validator"], row["status"]) for row in listed] == [("polite", "active"), ("strong", "active")]
+
+
 def test_a_template_that_cannot_be_read_is_refused_before_it_is_stored(
     pgflywheel: CommandLine, definitions: Write, provider: Fake
 ) -> None:

@@ -294,7 +294,7 @@ def test_a_reply_that_was_cut_off_may_be_twice_as_long_the_second_time() -> None
 
 def test_a_template_that_asks_for_what_is_not_there_fails_and_names_it() -> None:
     with pytest.raises(TemplateFailed, match="answer"):
-        build(judge(template="{{ answer }}"), Item("a", "b"))
+        build(judge(template="{{ span.answer }}"), Item("a", "b"))
 
 
 @pytest.mark.parametrize(
@@ -326,6 +326,7 @@ def test_a_template_without_jinja2_says_what_to_install(monkeypatch: pytest.Monk
     ("changes", "what"),
     [
         ({"template": "{% if %}"}, "template is not valid"),
+        ({"template": "{% for turn in session %}{{ turn.input }}{% endfor %}{{ answer }}"}, "asks for answer"),
         ({"question": " "}, "question is ' '"),
         ({"model": None}, "model is None"),
         ({"model_parameters": {"messages": []}}, "model_parameters.messages"),

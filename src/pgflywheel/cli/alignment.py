@@ -67,6 +67,8 @@ def align(
     if outcome.stuck:
         note(f"{outcome.stuck:,} labelled spans wait longer or were given up: pgflywheel queue status.")
     word = "provisional" if outcome.standing.provisional else "it may decide"
+    if not outcome.alignment:
+        note(f"Label some spans first: pgflywheel labels next {outcome.standing.validator}.")
     click.echo(f"\n{outcome.standing.validator} v{outcome.standing.version}: {word}: {outcome.standing.reason}")
 
 
@@ -231,7 +233,10 @@ async def _calibrate(
 
 def _trust(found: Calibration) -> str:
     if found.threshold is None:
-        return f"No verdict is trusted: {found.basis}."
+        return (
+            f"No verdict is trusted: {found.basis}.\nConfidence comes from votes, or from a provider with the ability "
+            f"logprobs; drawn labels from: pgflywheel labels draw {found.validator}."
+        )
     return (
         f"Verdicts with a confidence of {found.threshold:.3g} and more are trusted: {found.errors:,} of "
         f"{found.trusted:,} were wrong; with a probability of {1 - found.delta:.0%}, at most {found.alpha:.0%} "

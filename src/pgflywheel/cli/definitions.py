@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from pgflywheel.db.connect import Database
     from pgflywheel.db.validators import Definition, Trial
 
+NAMING = ("labels_of", "escalates_to")
+"""Keys of a definition that name another validator."""
+
 Named = Sequence[tuple[str, "Definition"]]
 
 
@@ -58,17 +61,31 @@ def read(file: Path, schema: str) -> Named:
 async def apply_definitions(
     database: Database, definitions: Named, activating: bool, dry_run: bool = False
 ) -> list[Applied]:
-    """Store definitions, all or none; ``dry_run`` undoes it at the end."""
+    """Store definitions, all or none, those that others name first; ``dry_run`` undoes it at the end."""
     applied: list[Applied] = []
     try:
         async with database.transaction() as session:
-            for name, definition in definitions:
+            for name, definition in _named_first(definitions):
                 applied.append(await _apply_one(session, name, definition, activating))
             if dry_run:
                 raise _Undo
     except _Undo:
         pass
     return applied
+
+
+def _named_first(definitions: Named) -> Named:
+    """Return definitions in an order in which each comes after those it names; a circle stays as it stands."""
+    waiting, ordered = dict(definitions), []
+    while waiting:
+        free = (
+            name
+            for name, definition in waiting.items()
+            if waiting.keys().isdisjoint({definition.get(key) for key in NAMING} - {name})
+        )
+        name = next(free, next(iter(waiting)))
+        ordered.append((name, waiting.pop(name)))
+    return ordered
 
 
 async def _apply_one(session: Database, name: str, definition: Definition, activating: bool) -> Applied:
@@ -95,8 +112,13 @@ async def ask(
     else:
         definition = await calls.as_stored(database, name, _entry(definitions, name))
     if definition.get("kind") in ("judge", "neighbours"):
-        kind = "a judge" if definition["kind"] == "judge" else "a vote of neighbours"
-        raise UsageError(f"validator {name} is {kind}", hint=f"Try a judge: pgflywheel judges test {name}.")
+        judge = definition["kind"] == "judge"
+        raise UsageError(
+            f"validator {name} is {'a judge' if judge else 'a vote of neighbours'}",
+            hint=f"Try it: pgflywheel judges test {name}."
+            if judge
+            else f"A worker counts its votes: pgflywheel judges align {name} shows how they agree with labels.",
+        )
     if definition.get("kind") == "python":
         return await _ask_python(database, definition, question)
     if question.span_id is not None:

@@ -53,9 +53,10 @@ def list_providers(dsn: str, schema: str, as_json: bool) -> None:
     """
     from pgflywheel.db import providers as calls
 
-    columns = ("provider", "base_url", "in_flight", "max_in_flight", "requests_per_minute", "tokens_per_minute")
+    columns = ("provider", "base_url", "key_variable", "in_flight", "max_in_flight")
+    limits = ("requests_per_minute", "tokens_per_minute", "blocked_reason", "blocked_until")
     found = run_call(calls.status, dsn, schema)
-    echo_rows(found, as_json, (*columns, "blocked_reason", "blocked_until"), "no provider is defined")
+    echo_rows(found, as_json, (*columns, *limits), "no provider is defined")
 
 
 @providers.command("check")

@@ -147,6 +147,7 @@ def _require_not_ours(name: str, parameters: Mapping[str, Any]) -> None:
 
 def _require_template(definition: JudgeDefinition) -> None:
     if definition.template is not None:
-        from pgflywheel.judge.template import compiled
+        from pgflywheel.judge.template import compiled, require_known_names
 
         compiled(definition.template, definition.name)
+        require_known_names(definition.template, definition.name)

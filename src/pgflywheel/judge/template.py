@@ -11,6 +11,7 @@ from pgflywheel.judge.escape import as_data
 if TYPE_CHECKING:
     from jinja2 import Environment, Template
 
+NAMES = ("input", "output", "documents", "session", "parents", "span")
 _UNESCAPED_FILTERS = ("safe", "xmlattr", "urlize", "pprint", "random")  # the last two differ from call to call
 
 
@@ -53,6 +54,17 @@ def compiled(template: str, name: str) -> Template:
         raise InvalidDefinition(
             f"judge {name}: template is not valid: {error.message}", f"It is line {error.lineno} of the template."
         ) from error
+
+
+def require_known_names(template: str, name: str) -> None:
+    """Raise InvalidDefinition when a judge's template asks for a name no item ever has."""
+    from jinja2 import meta
+
+    unknown = meta.find_undeclared_variables(_environment().parse(template)).difference(NAMES)
+    if unknown:
+        raise InvalidDefinition(
+            f"judge {name}: the template asks for {', '.join(sorted(unknown))}", f"It has {', '.join(NAMES)}."
+        )
 
 
 def rendered(template: str, name: str, values: dict[str, Any]) -> str:
