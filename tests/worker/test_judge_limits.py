@@ -117,6 +117,20 @@ def test_a_budget_that_runs_short_makes_the_judge_smaller(dsn: str, connection: 
     assert value(connection, "select array_agg(distinct reason) from flywheel._later") == ["over_budget"]
 
 
+def test_spans_that_wait_for_the_same_reason_are_logged_once(
+    dsn: str, connection: Connection, fake: Fake, caplog: pytest.LogCaptureFixture
+) -> None:
+    provide(connection, fake)
+    judge(connection)
+    connection.execute("select flywheel.set_budget('validator', 'polite', 'day', 0.000001)")
+    insert(connection, [f"item {n}" for n in range(20)])
+    with caplog.at_level("DEBUG", logger="pgflywheel"):
+        work(dsn)
+    levels = [record.levelname for record in caplog.records if record.getMessage() == "a call is put off"]
+    assert len(levels) == 20
+    assert levels.count("INFO") == 1
+
+
 def test_a_key_that_an_endpoint_repeats_is_kept_nowhere(
     dsn: str, connection: Connection, fake: Fake, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

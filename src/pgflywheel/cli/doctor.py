@@ -250,9 +250,7 @@ async def _queue(database: Database, report: Report) -> None:
     backlog = await health.backlog(database)
     age = backlog.oldest_ready_seconds or 0
     found = f"the oldest job waits for {age:,.0f} s" if age else "no job waits"
-    hint = (
-        "Start more workers: pgflywheel worker run. Jobs of a blocked provider wait, too: see below."
-    )
+    hint = "Start more workers: pgflywheel worker run. Jobs of a blocked provider wait, too: see below."
     report.add("queue", found, "warn" if age > OLD_JOB_SECONDS else None, hint)
     if backlog.dead_spans:
         hint = "See why: pgflywheel queue dead. Once mended: pgflywheel queue replay --all."

@@ -45,11 +45,12 @@ class Kind(Protocol):
 
 
 async def put_off(site: Site, ask: Ask, seconds: float, fault: Fault, *, costs: bool = True) -> None:
-    """Let a span be claimed again after a time."""
+    """Let a span be claimed again after a time; what costs no attempt is logged once a minute for all its kind."""
     fences = [ask.job.fence]
     await queue.retry(site.database, ask.worker_id, fences, seconds, fault.reason, fault.detail, costs=costs)
     site.metrics.jobs.labels("judge", "retried").inc()
-    log.info(
+    log.log(
+        logging.INFO if costs or site.tell(ask.version.validator, fault.reason) else logging.DEBUG,
         "a call is put off",
         extra={
             "validator": ask.version.validator,

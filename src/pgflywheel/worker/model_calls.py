@@ -184,7 +184,10 @@ class Caller:
         if reason := BLOCKS.get(failure.treatment):
             name, after = endpoint.provider.name, failure.retry_after_seconds
             seconds = await calls.block_provider(self.site.database, name, after, reason, failure.detail)
-            log.warning("a provider is left alone", extra={"provider": name, "reason": reason, "seconds": seconds})
+            log.warning(
+                "a provider is left alone",
+                extra={"provider": name, "reason": reason, "detail": failure.detail, "seconds": seconds},
+            )
             return PutOff(_jittered(seconds), Fault(reason, failure.detail), costs=False)
         if failure.treatment == "retry":
             seconds = max(delay_seconds(ask.job.attempt), failure.retry_after_seconds or 0.0)

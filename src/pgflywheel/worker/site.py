@@ -20,6 +20,7 @@ from pgflywheel.worker.pool import Pool
 from pgflywheel.worker.versions import Versions
 
 log = logging.getLogger(__name__)
+TELL_SECONDS = 60.0
 DOUBT_SECONDS = 7.0  # strays are looked for until any claim still on its way is old enough
 
 
@@ -57,8 +58,8 @@ class Site:
     pool: Pool = field(default_factory=Pool)
     in_hand: set[UUID] = field(default_factory=set)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
-
     doubted_at: float = float("-inf")
+    told_at: dict[tuple[str, str], float] = field(default_factory=dict)
 
     @property
     def doubtful(self) -> bool:
@@ -71,6 +72,13 @@ class Site:
         self.metrics.errors.labels(part).inc()
         if error:
             log.warning("%s failed; going on", part, extra={"error": error.message, "detail": error.detail})
+
+    def tell(self, validator: str, reason: str) -> bool:
+        """Tell whether to log that spans of a validator wait for a reason: once a minute, not for each span."""
+        due = monotonic() - self.told_at.get((validator, reason), float("-inf")) >= TELL_SECONDS
+        if due:
+            self.told_at[validator, reason] = monotonic()
+        return due
 
     def put_down(self, fences: Iterable[UUID]) -> None:
         """Forget jobs that ended or were left."""
