@@ -5,16 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any
 from uuid import UUID
 
-Lane = Literal["inline", "bulk", "judge"]
-LANES: tuple[Lane, ...] = ("inline", "bulk", "judge")
 LIVE, BACKFILL = 1, 2
-UNSCORED_REASONS = (
-    "raised", "timed_out", "out_of_memory", "wrong_type", "no_verdict", "missing_callable", "crashed",
-    "refused", "length_stop", "content_filter", "empty_reply", "unreadable", "too_long", "rejected", "no_examples",
-)  # fmt: skip
 _DEFAULT_ABILITIES = {"json_schema": True, "json_object": True}
 
 

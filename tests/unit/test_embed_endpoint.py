@@ -12,7 +12,7 @@ from pgflywheel.errors import UsageError
 from pgflywheel.judge.client import Client
 from pgflywheel.judge.embed.endpoint import MOST_TEXTS, Endpoint
 from pgflywheel.judge.failures import CallFailed
-from pgflywheel.judge.records import Provider
+from pgflywheel.records import Provider
 from tests.fakes.embeddings import embedding
 from tests.fakes.openai import Fake, serving
 

@@ -21,7 +21,8 @@ from pgflywheel.judge.judgement import read, repair
 from pgflywheel.judge.ladder import Ladder
 from pgflywheel.judge.prompt import build
 from pgflywheel.judge.reading import reply_of
-from pgflywheel.judge.records import Item, Prompt, Provider, Reply
+from pgflywheel.judge.records import Item, Prompt, Reply
+from pgflywheel.records import Provider
 from tests.fakes.openai import Fake, serving
 
 Result = TypeVar("Result")

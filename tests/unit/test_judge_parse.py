@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 from pgflywheel.judge.failures import CallFailed
 from pgflywheel.judge.judgement import read
 from pgflywheel.judge.parse import Unreadable, pass_probability, read_verdict
-from pgflywheel.judge.price import cost_usd, most_usd
+from pgflywheel.judge.price import cost_usd
 from pgflywheel.judge.reading import reply_of
-from pgflywheel.judge.records import Judgement, Prices, Reply, Shot, Usage, storable
+from pgflywheel.judge.records import Judgement, Reply, Shot, Usage, storable
 from pgflywheel.judge.votes import combine, shot_subsets
+from pgflywheel.records import Prices
 from tests.fakes.tokens import logprobs
 
 PASS = '{"critique": "It is friendly.", "verdict": "pass"}'
@@ -236,10 +237,10 @@ def test_unknown_tokens_have_an_unknown_price() -> None:
 
 
 @given(st.integers(0, 10**6), st.integers(0, 10**6), st.randoms())
-def test_no_call_costs_more_than_was_reserved(tokens: int, written: int, chance: random.Random) -> None:
+def test_fewer_or_cached_tokens_never_cost_more(tokens: int, written: int, chance: random.Random) -> None:
     prices = Prices(2.0, 0.5, 8.0)
     usage = Usage(chance.randint(0, tokens), chance.randint(0, tokens), chance.randint(0, written))
-    cost, most = cost_usd(usage, prices), most_usd(tokens, written, prices)
+    cost, most = cost_usd(usage, prices), cost_usd(Usage(tokens, 0, written), prices)
     assert cost is not None
     assert most is not None
     assert cost <= most + 1e-12

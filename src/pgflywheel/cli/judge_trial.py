@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from pgflywheel.judge.failures import CallFailed
     from pgflywheel.judge.judgement import Reading
     from pgflywheel.judge.ladder import Ladder
-    from pgflywheel.judge.records import Item, Judgement, Prompt, Provider, Reply, Shot
+    from pgflywheel.judge.records import Item, Judgement, Prompt, Reply, Shot
+    from pgflywheel.records import Provider
 
 MOST_PATIENCE_SECONDS = 10.0
 _HINTS = {

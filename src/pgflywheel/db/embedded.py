@@ -11,8 +11,6 @@ from typing import Any
 
 from pgflywheel.errors import Unreachable, UsageError
 
-VERSIONS = (16, 18)
-
 
 def start(data_dir: Path, version: int = 18, settings: Mapping[str, str] | None = None) -> str:
     """Start the server of this folder, made on first use, and return its URI; a running one is left as it is.

@@ -15,7 +15,8 @@ from urllib.request import getproxies
 from pgflywheel.errors import UsageError
 from pgflywheel.judge.failures import CallFailed, connection_lost, failure_of, keyless, timed_out
 from pgflywheel.judge.reading import reply_of
-from pgflywheel.judge.records import Prompt, Provider, Reply
+from pgflywheel.judge.records import Prompt, Reply
+from pgflywheel.records import Provider
 
 if TYPE_CHECKING:
     import httpx2

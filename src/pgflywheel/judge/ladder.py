@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 from pgflywheel.judge.definition import JudgeDefinition
 from pgflywheel.judge.failures import CallFailed
-from pgflywheel.judge.records import RUNGS, Form, Prompt, Provider, Rung
+from pgflywheel.judge.records import RUNGS, Form, Prompt, Rung
+from pgflywheel.records import Provider
 
 _OF_FORMAT = re.compile(r"response_format|json_schema|json_object|structured output", re.IGNORECASE)
 _ALWAYS = ("model", "messages")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from pgflywheel.judge.records import Prices, Usage
+from pgflywheel.judge.records import Usage
+from pgflywheel.records import Prices
 
 _MILLION = 1_000_000
 
@@ -18,8 +19,3 @@ def cost_usd(usage: Usage, prices: Prices | None, batch: bool = False) -> float 
     cost = (usage.input_tokens - cached) * prices.input_usd + cached * cached_usd
     cost += usage.output_tokens * prices.output_usd
     return cost * (prices.batch_share if batch else 1.0) / _MILLION
-
-
-def most_usd(input_tokens: int, output_tokens: int, prices: Prices | None, batch: bool = False) -> float | None:
-    """Return the most a call of so many tokens can cost: nothing of it was cached; None = a price is unknown."""
-    return cost_usd(Usage(input_tokens, 0, output_tokens), prices, batch)

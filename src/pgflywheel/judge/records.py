@@ -9,9 +9,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 from uuid import UUID
 
-from pgflywheel.records import Prices as Prices
-from pgflywheel.records import Provider as Provider
-
 Rung = Literal["json_schema", "json_object", "text"]
 RUNGS: tuple[Rung, ...] = ("json_schema", "json_object", "text")
 Outcome = Literal[

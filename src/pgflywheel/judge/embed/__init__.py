@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pgflywheel.judge.embed.hashing import Hashing
-from pgflywheel.judge.records import Provider
+from pgflywheel.records import Provider
 
 if TYPE_CHECKING:
     from pgflywheel.judge.client import Client

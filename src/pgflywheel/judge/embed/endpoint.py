@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from pgflywheel.errors import UsageError
 from pgflywheel.judge.client import Client
 from pgflywheel.judge.failures import CallFailed
-from pgflywheel.judge.records import Provider
+from pgflywheel.records import Provider
 
 MOST_TEXTS, MOST_CHARACTERS = 256, 400_000  # of one request
 _FEWEST_CHARACTERS = 500
