@@ -24,9 +24,9 @@ create or replace view flywheel._judged_labels as
     from flywheel.gold_labels as gold
     join questions using (validator_id)
     join judges on judges.question_id = gold.validator_id
+    join flywheel.spans on (spans.span_id, spans.started_at) = (gold.span_id, gold.started_at)  -- before scores, as purge() locks them
     join flywheel.scores on (scores.span_id, scores.revision, scores.version_id, scores.started_at)
                           = (gold.span_id, gold.revision, judges.version_id, gold.started_at)
-    join flywheel.spans on (spans.span_id, spans.started_at) = (gold.span_id, gold.started_at)
    where gold.passed is not null;
 comment on view flywheel._judged_labels is 'Internal: what people and judges said of the same span, the test split too.';
 

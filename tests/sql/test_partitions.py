@@ -11,6 +11,7 @@ import pytest
 from tests.sql.support import Connection, accounts, activate, inline, insert, refused, rows, value, work_off
 
 RELATIONS = ("spans", "scores", "run_log", "calls", "span_embeddings")
+STANDINGS = "select flywheel._refresh_standings()"
 LONG_AGO = datetime(2024, 5, 6, 12, tzinfo=UTC)
 
 
@@ -205,6 +206,20 @@ def test_a_backfill_holds_the_default_day_of_spans_before_that_of_scores(
         thread.start()
         _wait_for_lock(connection)
         connection.execute("lock table only flywheel.scores_default in access exclusive mode nowait")
+    thread.join()
+
+
+@pytest.mark.parametrize("read", ["table flywheel.alignment", "table flywheel.judge_disagreements", STANDINGS])
+def test_readers_of_alignment_lock_spans_before_scores_as_purge_does(
+    connection: Connection, connect: Callable[[], Connection], read: str
+) -> None:
+    reader = connect()
+    with connection.transaction():
+        connection.execute("lock table only flywheel.spans in access exclusive mode")
+        thread = threading.Thread(target=reader.execute, args=(read.encode(),))
+        thread.start()
+        _wait_for_lock(connection)
+        connection.execute("lock table only flywheel.scores in access exclusive mode nowait")
     thread.join()
 
 
