@@ -4,106 +4,38 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections import Counter
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
-from psycopg.types.json import Jsonb
 
-from pgflywheel.db import batches
-from pgflywheel.judge.client import Client
-from pgflywheel.worker import batch_endpoint, batch_polls
+from pgflywheel.worker import batch_endpoint
+from pgflywheel.worker.loop import run_worker
+from pgflywheel.worker.site import Options
 from tests.fakes.openai import Fake, serving
-from tests.worker.support import Connection, activate, insert, scores, set_setting, value, work
-
-QUESTION = {
-    "kind": "judge",
-    "question": "Is the answer polite?",
-    "pass_when": "it is polite",
-    "fail_when": "it is rude",
-    "provider": "fake",
-    "model": "small",
-    "shots": {"strategy": "none"},
-}
-PRICES = {"small": {"input_usd": 1.0, "cached_input_usd": 0.1, "output_usd": 2.0, "batch_share": 0.5}}
+from tests.worker.batching import (
+    backfill,
+    calls,
+    chats,
+    have_no_patience,
+    prepare,
+    require_all_judged,
+    require_balanced,
+    require_settled,
+    run_until,
+    statuses,
+)
+from tests.worker.support import Connection, insert, scores, set_setting, value, work
 
 
 @pytest.fixture(autouse=True)
 def _no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing in these tests is worth waiting a minute for."""
-    monkeypatch.setattr(batch_endpoint, "RECHECK_SECONDS", 0.5)
-    monkeypatch.setattr(batch_polls, "FIND_SECONDS", 0.0)
-    monkeypatch.setattr(batch_polls, "FAILED_SECONDS", 0.5)
-    monkeypatch.setattr(batch_polls, "LOOK_SECONDS", 0.05)
+    have_no_patience(monkeypatch)
 
 
 @pytest.fixture
 def fake() -> Iterator[Fake]:
     with serving() as served:
         yield served
-
-
-def prepare(
-    connection: Connection, fake: Fake, spans: int = 300, lane: str | None = "batch", **definition: Any
-) -> None:
-    """Have spans, every tenth of them bad, and a judge that came after them and is to judge them in a lane."""
-    quick = "create or replace function flywheel._poll_seconds(submitted_at timestamptz) returns double precision"
-    connection.execute(f"{quick} language sql volatile return 0.1")
-    whole = {"base_url": fake.url, "abilities": {"batch": True}, "models": PRICES}
-    connection.execute("select flywheel.set_provider('fake', %s)", [Jsonb(whole)])
-    insert(connection, [f"answer {n}" + (" zzfail" if n % 10 == 0 else "") for n in range(spans)])
-    activate(connection, "polite", **QUESTION | definition)
-    backfill(connection, lane)
-
-
-def backfill(connection: Connection, lane: str | None = "batch") -> None:
-    """Queue the spans there are."""
-    began = "select flywheel.start_backfill('polite', now() - interval '1 day', now() + interval '1 day', %s)"
-    connection.execute("select flywheel.advance_backfill(%s)", [value(connection, began, lane)])
-
-
-def require_all_judged(connection: Connection, spans: int = 300) -> None:
-    """Every span has one score, which is right; nothing is left over and nothing is paid or reserved twice."""
-    found = scores(connection, "polite")
-    assert len(found) == spans
-    assert {output for output, said in found.items() if said[0] is not True} == {
-        output for output in found if "zzfail" in output
-    }
-    require_settled(connection)
-
-
-def require_settled(connection: Connection) -> None:
-    """Nothing waits, runs, or is reserved; the books balance and budgets have paid what calls cost."""
-    tables = ("_ready", "_running", "_later", "_batch_lines", "_reservations")
-    assert {table: value(connection, f"select count(*) from flywheel.{table}") for table in tables} == dict.fromkeys(
-        tables, 0
-    )
-    assert value(connection, "select count(*) from flywheel._batches where closed_at is null") == 0
-    require_balanced(connection)
-    spent = "select spent_usd - (select sum(cost_usd) from flywheel.calls) from flywheel._budget_periods limit 1"
-    assert value(connection, spent) in (None, pytest.approx(0, abs=1e-9))
-
-
-def require_balanced(connection: Connection) -> None:
-    """Every eligible pair is somewhere, once."""
-    query = "select eligible - (scored + unscored + queued + running + later + dead), missing from flywheel.accounts"
-    assert connection.execute(query).fetchall() == [(0, 0)]
-
-
-def calls(connection: Connection) -> Counter[tuple[str, str]]:
-    """Count calls by purpose and outcome."""
-    rows = connection.execute("select purpose, outcome from flywheel.calls").fetchall()
-    return Counter((purpose, outcome) for purpose, outcome in rows)
-
-
-def chats(fake: Fake) -> int:
-    """Return how many calls were made one by one."""
-    return sum(request.path.endswith("/chat/completions") for request in fake.requests)
-
-
-def statuses(connection: Connection) -> list[str]:
-    return [row[0] for row in connection.execute("select status from flywheel.batch_status order by submitted_at")]
 
 
 def test_a_backfill_is_judged_by_a_file_at_half_the_price(dsn: str, connection: Connection, fake: Fake) -> None:
@@ -134,9 +66,6 @@ def test_while_a_batch_is_open_its_spans_count_as_running(dsn: str, connection: 
     polling = "update flywheel._batches set next_poll_at = now() + interval '1 hour'"
 
     async def hand_in() -> None:
-        from pgflywheel.worker.loop import run_worker
-        from pgflywheel.worker.site import Options
-
         worker = asyncio.create_task(run_worker(dsn, "flywheel", Options(until_idle=True)))
         while not value(connection, "select count(*) from flywheel._batches where remote_id is not null"):
             await asyncio.sleep(0.05)
@@ -241,77 +170,6 @@ def test_a_reply_that_cannot_be_read_is_asked_for_once_more_by_the_judge_lane(
     assert calls(connection) == {("batch", "answered"): 23, ("batch", "unreadable"): 7, ("score", "answered"): 7}
 
 
-@pytest.mark.parametrize("ends", ["before the upload", "after the upload", "after the batch was made"])
-def test_a_worker_that_ends_while_it_hands_in_loses_no_span_and_scores_none_twice(
-    dsn: str, connection: Connection, fake: Fake, monkeypatch: pytest.MonkeyPatch, ends: str
-) -> None:
-    prepare(connection, fake)
-    connection.execute("select flywheel.set_budget('validator', 'polite', 'day', 5.0)")
-    upload, create = Client.upload, Client.create_batch
-    ended: list[str] = []
-
-    def end_here() -> None:
-        ended.append(ends)
-        raise RuntimeError(ends)
-
-    async def uploading(client: Client, name: str, content: bytes) -> str:
-        if ends == "before the upload" and not ended:
-            end_here()
-        file_id = await upload(client, name, content)
-        if ends == "after the upload" and not ended:
-            end_here()
-        return file_id
-
-    async def creating(client: Client, file_id: str, metadata: Any = None) -> dict[str, Any]:
-        told = await create(client, file_id, metadata)
-        if ends == "after the batch was made" and not ended:
-            end_here()
-        return told
-
-    monkeypatch.setattr(Client, "upload", uploading)
-    monkeypatch.setattr(Client, "create_batch", creating)
-    polls = batch_polls.Polls.look
-    monkeypatch.setattr(batch_polls.Polls, "look", lambda self: asyncio.sleep(0))
-    run_until(dsn, lambda: bool(ended))
-    assert value(connection, "select status from flywheel.batch_status") == "submitting"
-    assert value(connection, "select running from flywheel.accounts") == 300
-    require_balanced(connection)
-    monkeypatch.setattr(batch_polls.Polls, "look", polls)
-    work(dsn)
-    require_all_judged(connection)
-    made = sum(request.path.endswith("/batches") and request.method == "POST" for request in fake.requests)
-    assert made == 1
-    assert calls(connection) == {("batch", "answered"): 300}
-
-
-def test_a_batch_is_read_once_though_its_reader_ends_in_the_middle(
-    dsn: str, connection: Connection, fake: Fake, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(batch_polls, "PAGE", 50)
-    prepare(connection, fake)
-    connection.execute("select flywheel.set_budget('validator', 'polite', 'day', 5.0)")
-    real_answer, real_end = batches.answer, batches.end
-    broken = {"answer": 3, "end": 2}
-
-    async def answer(*arguments: Any) -> Any:
-        broken["answer"] -= 1
-        if broken["answer"] == 0:
-            raise RuntimeError("ended while answers were entered")
-        return await real_answer(*arguments)
-
-    async def end(*arguments: Any) -> Any:
-        broken["end"] -= 1
-        if broken["end"] == 0:
-            raise RuntimeError("ended while scores were written")
-        return await real_end(*arguments)
-
-    monkeypatch.setattr(batches, "answer", answer)
-    monkeypatch.setattr(batches, "end", end)
-    work(dsn)
-    require_all_judged(connection)
-    assert calls(connection) == {("batch", "answered"): 300}
-
-
 def test_several_votes_are_several_lines_and_one_score(dsn: str, connection: Connection, fake: Fake) -> None:
     fake.set(batch_expires_after=50)
     prepare(connection, fake, spans=20, votes=3)
@@ -412,20 +270,3 @@ def test_paused_spans_of_lane_batch_wait_for_their_validator(dsn: str, connectio
     connection.execute("select flywheel.activate_validator('polite')")
     work(dsn)
     require_all_judged(connection, 10)
-
-
-def run_until(dsn: str, condition: Any) -> None:
-    """Run a worker until something holds, then stop it at once."""
-    from pgflywheel.worker.loop import run_worker
-    from pgflywheel.worker.site import Options
-
-    async def run() -> None:
-        worker = asyncio.create_task(run_worker(dsn, "flywheel", Options()))
-        while not condition():
-            assert not worker.done(), worker.exception()
-            await asyncio.sleep(0.05)
-        await asyncio.sleep(0.3)
-        worker.cancel()
-        await asyncio.gather(worker, return_exceptions=True)
-
-    asyncio.run(run())
