@@ -54,6 +54,36 @@ end
 $function$;
 comment on function flywheel._outlier is 'Internal: how far an example lies from all others of its question; null = not far, or there are too few.';
 
+-- _mark_disagreed: a judge said otherwise of a labelled span after its label. A stretch of the table is looked at each time, wherever it
+-- lies: all of a small one, and of a large one every part within minutes, with nothing to remember.
+create or replace function flywheel._mark_disagreed() returns bigint
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  stretch constant integer := 256;
+  stretches constant integer := ceil((pg_relation_size('flywheel.examples') / current_setting('block_size')::integer + 1) / stretch::numeric);
+  first constant integer := floor(random() * stretches)::integer * stretch;
+  marked bigint;
+begin
+  with wrong as materialized (
+    select e.example_id
+      from flywheel.examples as e
+     cross join lateral (
+       select from flywheel.scores join flywheel.validator_versions as versions on versions.version_id = scores.version_id
+        where (scores.span_id, scores.revision, scores.started_at) = (e.span_id, e.revision, e.started_at) and scores.passed <> coalesce(e.passed, false)
+          and versions.kind in ('judge', 'neighbours') and flywheel._question_of(versions) = e.validator_id
+        limit 1) as said
+     where e.ctid >= format('(%s,0)', first)::tid and e.ctid < format('(%s,0)', first + stretch)::tid and not e.disagreed and e.status <> 'revoked'
+     order by e.example_id for no key update of e skip locked
+  )
+  update flywheel.examples as e set disagreed = true, changed_at = now() from wrong where e.example_id = wrong.example_id;
+  get diagnostics marked = row_count;
+  return marked;
+end
+$function$;
+comment on function flywheel._mark_disagreed is 'Internal: mark examples on which a judge was wrong since they were made; returns how many.';
+
 -- _advance_examples: a chore. What a person signed or released stays as it is.
 create or replace function flywheel._advance_examples() returns bigint
 language plpgsql volatile security definer
@@ -62,24 +92,37 @@ as $function$
 declare
   embedder flywheel.embedders := flywheel._shot_embedder('{}');
   work record;
+  asked uuid;
+  jury record;
   reason text;
   detail text;
-  touched bigint := 0;
+  touched bigint := flywheel._mark_disagreed();
 begin
   for work in
-    select e as made, v.embedding
-      from flywheel.examples as e
-      join flywheel._example_embeddings as v on (v.example_id, v.embedder_id, v.part) = (e.example_id, embedder.embedder_id, 'item')
-     where e.compared_at is null and e.status in ('candidate', 'servable')
-     order by e.created_at limit 200 for update of e skip locked
+    select fresh.* from (
+      select e as made, v.embedding, e.validator_id, e.created_at,
+             e.validator_id is null or exists (select from flywheel.sign_offs where sign_offs.example_id = e.example_id) as exempt
+        from flywheel.examples as e
+        join flywheel._example_embeddings as v on (v.example_id, v.embedder_id, v.part) = (e.example_id, embedder.embedder_id, 'item')
+       where e.compared_at is null and e.status in ('candidate', 'servable')
+       order by e.created_at limit 200 for update of e skip locked) as fresh
+     order by fresh.validator_id, fresh.created_at
   loop
     reason := null;
     detail := null;
-    if (work.made).validator_id is not null and not exists (select from flywheel.sign_offs where sign_offs.example_id = (work.made).example_id) then
+    if not work.exempt then
+      if work.validator_id is distinct from asked then
+        asked := work.validator_id;
+        jury := flywheel._jury(asked, embedder);
+      end if;
       select found.reason, found.detail into reason, detail from flywheel._compared_problem(work.made, work.embedding, embedder) as found;
       if reason is null then
         detail := flywheel._outlier(work.made, work.embedding, embedder);
         reason := case when detail is not null then 'outlier' end;
+      end if;
+      if reason is null then
+        detail := flywheel._sentinel_flips(work.made, work.embedding, jury.verdicts, jury.vectors, jury.places, jury.example_ids, jury.cosines, jury.passes, jury.fails);
+        reason := case when detail is not null then 'sentinel_flips' end;
       end if;
     end if;
     update flywheel.examples as e
@@ -91,6 +134,7 @@ begin
   return touched;
 end
 $function$;
-comment on function flywheel._advance_examples is 'Internal: compare new examples with the others and quarantine floods, outliers and contradictions; workers call it every few seconds.';
+comment on function flywheel._advance_examples is
+  'Internal: compare new examples with the others, quarantine floods, outliers, contradictions and what turns the vote on sentinels wrong, and mark those a judge was wrong on; workers call it every few seconds.';
 
 select flywheel._grant('flywheel_worker', 'execute on function flywheel._advance_examples()');
