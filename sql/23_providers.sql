@@ -52,6 +52,7 @@ as $function$
     flywheel._unknown_key(definition, 'provider', flywheel._provider_keys()),
     flywheel._text_problem(definition, array['base_url']),
     case when definition ->> 'base_url' !~ '^https?://[^\s]+$' then format('base_url is %s, not an http address', definition -> 'base_url') end,
+    case when definition ->> 'base_url' ~ '^https?://[^/?#]*@' then 'base_url holds a user or a password, which would be stored: name an environment variable in key_variable' end,
     flywheel._text_problem(definition, array(select 'key_variable' where definition ? 'key_variable')),
     case when definition ->> 'key_variable' !~ '^[A-Za-z_][A-Za-z0-9_]*$' then 'key_variable is not the name of an environment variable' end,
     flywheel._ability_problem(definition -> 'abilities'),

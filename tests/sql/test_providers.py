@@ -55,6 +55,7 @@ def test_a_provider_is_set_changed_and_found_unchanged(connection: Connection) -
     [
         ({"base_url": "localhost"}, "base_url is"),
         ({"base_url": ""}, "base_url is"),
+        ({"base_url": "https://key:secret@example.org/v1"}, "base_url holds a user or a password"),
         ({"max_in_flight": 0}, "max_in_flight is 0"),
         ({"max_in_flight": "many"}, "max_in_flight is"),
         ({"tokens_per_minute": 1.5}, "tokens_per_minute is 1.5"),

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import math
+from types import SimpleNamespace
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -12,12 +15,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pgflywheel.db import wire
+from pgflywheel.errors import Unreachable
 from pgflywheel.records import Claimed, Span, Verdict
+from pgflywheel.worker import buffer
 from pgflywheel.worker.batch import FULL_SPANS, apart, sliced
+from pgflywheel.worker.buffer import Buffer
 from pgflywheel.worker.bulk import MOST_JOBS, TARGET_SPANS, Size
 from pgflywheel.worker.callables import Check, MissingCallable, load, span
 from pgflywheel.worker.faults import Fault
 from pgflywheel.worker.floors import MARGIN_MS, Floor, uuid7_floor, uuid7_ms
+from pgflywheel.worker.ledger import Ending
 from pgflywheel.worker.logs import JsonLines, KeyValue
 from pgflywheel.worker.verdicts import Answer, Answers, columns, judged, stored, unscored
 from tests.unit.wire_text import strings
@@ -176,3 +183,35 @@ def test_a_log_line_has_the_fields() -> None:
     assert KeyValue().format(record).endswith('warning a check failed validator=pii detail="said \\"no\\""')
     line = json.loads(JsonLines().format(record))
     assert (line["message"], line["validator"], line["level"]) == ("a check failed", "pii", "warning")
+
+
+class Flaky(Buffer[Ending]):
+    """Writes into a list; each second write finds the database away."""
+
+    def __init__(self) -> None:
+        site: Any = SimpleNamespace(put_down=lambda fences: None)
+        super().__init__(site)
+        self.tries = 0
+        self.written: list[UUID | None] = []
+
+    async def write(self, worker_id: UUID, items: list[Ending]) -> None:
+        """Write all items of a worker, or none."""
+        self.tries += 1
+        if self.tries % 2 == 0:
+            raise Unreachable("the database is away")
+        self.written += [item.fence for item in items]
+
+    def instead(self, item: Ending, why: str) -> Ending | None:
+        """Nothing here is unwritable."""
+        return item
+
+
+def test_what_one_worker_left_is_not_written_again_when_the_next_write_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(buffer, "AGAIN_SECONDS", 0.0)
+    flaky, fences = Flaky(), [UUID(int=number) for number in range(1, 7)]
+    for number, fence in enumerate(fences):
+        flaky.add(Ending(UUID(int=number % 3), fence=fence))
+    flaky.close()
+    asyncio.run(flaky.run())
+    assert flaky.tries > 3
+    assert sorted(map(str, flaky.written)) == sorted(map(str, fences))

@@ -80,11 +80,15 @@ class Buffer(ABC, Generic[Item]):
                 self.writing = []
 
     async def _write_surely(self, items: list[Item]) -> None:
-        """Write what was paid for: wait for a database that is away; the fences say if it was too long."""
+        """Write what was paid for, of each worker by itself: what was written is not written again."""
+        for worker_id in {item.worker_id for item in items}:
+            await self._write_of(worker_id, [item for item in items if item.worker_id == worker_id])
+
+    async def _write_of(self, worker_id: UUID, items: list[Item]) -> None:
+        """Wait for a database that is away; the fences say if it was too long."""
         while True:
             try:
-                for worker_id in {item.worker_id for item in items}:
-                    await self.write(worker_id, [item for item in items if item.worker_id == worker_id])
+                await self.write(worker_id, items)
                 break
             except FlywheelError as error:
                 if fault_of(error) is None:
@@ -92,7 +96,7 @@ class Buffer(ABC, Generic[Item]):
                     await asyncio.sleep(AGAIN_SECONDS * random.uniform(0.5, 1))
                 elif len(items) > 1:
                     for item in items:
-                        await self._write_surely([item])
+                        await self._write_of(worker_id, [item])
                     break
                 else:
                     await self._write_without(items[0], error)

@@ -92,6 +92,8 @@ class Beginner:
     async def _begin(self, worker_id: UUID, asked: list[tuple[UUID, Mapping[str, Any], asyncio.Future[Begun]]]) -> None:
         try:
             begun = await calls.begin_calls(self.site.database, worker_id, [call for _, call, _ in asked])
+            by_id = {each.call_id: each for each in begun}
+            told = [by_id[call["call_id"]] for _, call, _ in asked]
         except BaseException as error:
             for _, _, answer in asked:
                 if not answer.done():
@@ -99,7 +101,6 @@ class Beginner:
             if not isinstance(error, Exception):
                 raise
             return
-        by_id = {each.call_id: each for each in begun}
-        for _, call, answer in asked:
+        for (_, _, answer), each in zip(asked, told, strict=True):
             if not answer.done():
-                answer.set_result(by_id[call["call_id"]])
+                answer.set_result(each)
