@@ -237,6 +237,24 @@ def test_single_keys_label_in_a_terminal(
 
 
 @pytest.mark.usefixtures("spans")
+def test_a_fix_that_is_refused_leaves_no_label_behind(
+    pgflywheel: CommandLine, connection: Connection, tmp_path: Path
+) -> None:
+    editor = tmp_path / "editor"
+    editor.write_text("#!/bin/sh\nprintf '  \\n  \\n' > \"$1\"\n")
+    editor.chmod(0o755)
+    with at_the_keyboard(pgflywheel, "next", "polite", EDITOR=str(editor)) as keyboard:
+        keyboard.wait("quit")
+        keyboard.press("x")
+        keyboard.wait("the fix is saved")
+        keyboard.press("p")
+        keyboard.wait("not saved: a fix has no output")
+        keyboard.wait("quit")
+        keyboard.press("q")
+    assert said(connection) == []
+
+
+@pytest.mark.usefixtures("spans")
 def test_hostile_text_cannot_move_the_cursor(pgflywheel: CommandLine, connection: Connection) -> None:
     documents = json.dumps([{"text": HOSTILE}])
     change = "update flywheel.spans set input = %s, output = %s, documents = %s"

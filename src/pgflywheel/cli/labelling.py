@@ -222,9 +222,10 @@ class Labelling:
             self.screen.say("a fail needs a critique: say in a sentence what is wrong")
             return False
         try:
-            label_id = await labels.record(self.database, self.validator, task, passed, self.reviewer, said or None)
-            if self.fixed is not None:
-                await labels.fix(self.database, self.validator, task.span_id, self.fixed, self.reviewer, said or None)
+            async with self.database.transaction() as session:  # the verdict and its fix, or neither
+                label_id = await labels.record(session, self.validator, task, passed, self.reviewer, said or None)
+                if self.fixed is not None:
+                    await labels.fix(session, self.validator, task.span_id, self.fixed, self.reviewer, said or None)
         except LabelRefused as error:
             self.screen.say(clean(f"not saved: {error.message}"))
             return True
