@@ -370,7 +370,11 @@ comment on function flywheel._settle_lost is 'Internal: settle calls nobody will
 select flywheel._grant('flywheel_worker', 'execute on function ' || act.oid::regprocedure)
   from pg_catalog.pg_proc as act
  where act.pronamespace = 'flywheel'::regnamespace and act.proname in ('_begin_calls', '_end_calls', '_settle_lost');
-select flywheel._grant(role, 'select on flywheel.calls') from unnest(array['flywheel_worker', 'flywheel_analyst', 'flywheel_admin']) as role;
+select flywheel._grant(role, 'select on flywheel.calls') from unnest(array['flywheel_worker', 'flywheel_admin']) as role;
+-- What a model said quotes what it was shown, so analysts see everything but that.
+select flywheel._grant('flywheel_analyst', format('select (%s) on flywheel.calls', string_agg(quote_ident(attname), ', ' order by attnum)))
+  from pg_catalog.pg_attribute
+ where attrelid = 'flywheel.calls'::regclass and attnum > 0 and not attisdropped and attname not in ('reply', 'detail');
 select flywheel._grant('flywheel_admin', 'execute on function flywheel._begin_calls(uuid, jsonb), flywheel._end_calls(jsonb)');
 select flywheel._grant('flywheel_worker', 'maintain on flywheel._reservations, flywheel._provider_states, flywheel._budget_periods')
  where current_setting('server_version_num')::integer >= 170000;

@@ -92,26 +92,34 @@ $function$;
 comment on function flywheel._read_judgements is
   'Internal: the spans of claimed calls that a judge version means and has not judged, with parents, documents and session where its context says so.';
 
--- _write_judgements: a score that is there already stays.
+-- _write_judgements: a score that is there already stays. What was said with an example that was revoked meanwhile is
+-- not written: the span is asked about again, with others.
 create or replace function flywheel._write_judgements(judgements jsonb) returns integer
 language sql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $function$
-  with written as (
-    insert into flywheel.scores (span_id, revision, version_id, started_at, trace_id, project, passed, value, critique, unscored_reason, unscored_detail,
-             annotator_kind, confidence, latency_ms, input_tokens, cached_tokens, output_tokens, cost_usd, votes, shots, request_hash, degraded)
-    select said.span_id, said.revision, said.version_id, said.started_at, said.trace_id, said.project, said.passed, said.value, said.critique,
-           said.reason, said.detail, 'judge', said.confidence, said.latency_ms, said.input_tokens, said.cached_tokens, said.output_tokens,
-           said.cost_usd, said.votes, said.shots, said.request_hash, said.degraded
+  with all_said as materialized (
+    select said.*, exists (select from flywheel.examples where example_id = any (said.shots) and status = 'revoked') as misled
       from jsonb_to_recordset(judgements) as said(
              span_id uuid, revision integer, version_id uuid, started_at timestamptz, trace_id uuid, project text, passed boolean,
              value double precision, critique text, reason text, detail text, confidence double precision, latency_ms double precision,
              input_tokens integer, cached_tokens integer, output_tokens integer, cost_usd double precision, votes smallint, shots uuid[],
              request_hash text, degraded text)
+  ), asked_again as (
+    select flywheel._enqueue('judge', 1::smallint, array[version_id], array_agg(span_id), min(started_at), max(started_at), 'replay') as jobs
+      from all_said where misled group by version_id
+  ), written as (
+    insert into flywheel.scores (span_id, revision, version_id, started_at, trace_id, project, passed, value, critique, unscored_reason, unscored_detail,
+             annotator_kind, confidence, latency_ms, input_tokens, cached_tokens, output_tokens, cost_usd, votes, shots, request_hash, degraded)
+    select said.span_id, said.revision, said.version_id, said.started_at, said.trace_id, said.project, said.passed, said.value, said.critique,
+           said.reason, said.detail, 'judge', said.confidence, said.latency_ms, said.input_tokens, said.cached_tokens, said.output_tokens,
+           said.cost_usd, said.votes, said.shots, said.request_hash, said.degraded
+      from all_said as said
+     where not said.misled
         on conflict do nothing
     returning scores.version_id, scores.span_id, scores.revision, scores.started_at, scores.confidence
   )
-  select coalesce(sum(scores), 0)::integer
+  select (coalesce(sum(by_version.scores), 0) + 0 * (select count(asked_again.jobs) from asked_again))::integer  -- both are to be run
     from (select count(*) as scores, flywheel._hand_on(version_id, array_agg(span_id), array_agg(revision), array_agg(started_at), array_agg(confidence))
             from written group by version_id) as by_version
 $function$;

@@ -131,3 +131,24 @@ def test_nothing_is_embedded_where_there_is_no_example(connection: Connection) -
     span_id = value(connection, "select span_id from flywheel.spans")
     connection.execute("select flywheel.record_label(%s, 'polite', false, 'ann', 'it is not kind')", [span_id])
     assert read(connection, fences, version_id, "exemplified") == [(True,)]
+
+
+def test_what_was_said_with_an_example_revoked_meanwhile_is_asked_again(connection: Connection) -> None:
+    provider(connection)
+    version_id = judge(connection)
+    connection.execute("update flywheel.settings set value = '100' where name = 'split_train_percent'")
+    first = insert(connection)
+    name = value(connection, "select name from flywheel.validators")
+    connection.execute("select flywheel.record_label(%s, %s, false, 'ada', 'It is rude.')", [first, name])
+    example = value(connection, "select example_id from flywheel.examples")
+    second = insert(connection)
+    worker_id = worker(connection)
+    fences = claimed(connection, worker_id)
+    judged = [score(connection, version_id, fence) for fence in fences]
+    shown = [said | {"shots": [str(example)]} if said["span_id"] == str(second) else said for said in judged]
+    connection.execute("select flywheel.revoke_example(%s, 'wrong', true)", [example])
+    assert end(connection, worker_id, fences, shown, []) == (2, 1)
+    assert rows(connection, "select span_id from flywheel.scores") == [(first,)]
+    assert rows(connection, "select lane, span_ids, origin from flywheel._ready where lane = 'judge'") == [
+        ("judge", [second], "replay")
+    ]

@@ -367,8 +367,6 @@ def test_a_login_of_the_role_reviewer_can_do_all_of_it(connection: Connection, r
     proposed = rows(reviewer, "select label_id from flywheel.current_labels where annotator_kind = 'judge'")
     reviewer.execute("select flywheel.confirm_label(%s, 'ada')", proposed[0])
     reviewer.execute("select flywheel.overturn_label(%s, 'ada', 'rude')", proposed[1])
-    line = {"span_id": str(held[3][1]), "validator": "polite", "passed": True, "annotator": "bob"}
-    assert value(reviewer, "select flywheel.import_label(%s)", [Jsonb(line)]) is True
     for view in ("current_labels", "gold_labels", "label_stats", "reviewer_agreement", "label_agreement"):
         reviewer.execute(f"select * from flywheel.{view}".encode())
     reviewer.execute("select * from flywheel.label_beliefs('polite')")

@@ -194,7 +194,14 @@ def test_an_analyst_can_read_views_and_the_log_and_nothing_else(connection: Conn
     assert done >= readable | {"flywheel.why"}
     assert not {name for name in done if name.startswith(("delete", "truncate"))}
     assert changing(connection, done) == set()
-    assert tables_read(connection, done) == {"* from flywheel.calls", "* from flywheel.run_log"}
+    assert tables_read(connection, done) == {"* from flywheel.run_log"}
+
+
+def test_an_analyst_reads_what_calls_cost_and_not_what_they_said(connection: Connection) -> None:
+    with acting(connection, "flywheel_analyst"):
+        connection.execute("select outcome, cost_usd, input_tokens, latency_ms from flywheel.calls")
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            connection.execute("select reply from flywheel.calls")
 
 
 def test_a_reviewer_can_label_fix_sign_and_read_labels_and_nothing_else(connection: Connection) -> None:
@@ -206,7 +213,6 @@ def test_a_reviewer_can_label_fix_sign_and_read_labels_and_nothing_else(connecti
             "claim_labels",
             "confirm_label",
             "defer_label",
-            "import_label",
             "new_id",
             "overturn_label",
             "propose_labels",

@@ -42,7 +42,7 @@ def chores(lease_seconds: float) -> list[Chore]:
         Chore("calls", "flywheel._settle_lost()", 10),
         Chore("embeddings", "flywheel._queue_embeddings()", 5),
         Chore("examples", "flywheel._advance_examples()", 5),
-        Chore("standings", "flywheel._refresh_standings()", 10),
+        Chore("standings", "flywheel._refresh_standings()", 60),
         Chore("labels", "flywheel._release_labels()", 60),
         Chore("partitions", "flywheel._maintain_partitions()", 60),
         Chore("reconcile", "flywheel._reconcile_recent()", 60),
