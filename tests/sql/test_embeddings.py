@@ -237,6 +237,7 @@ def test_what_came_past_the_triggers_is_queued_once_a_minute(connection: Connect
     with connection.transaction():
         connection.execute("set local session_replication_role = replica")
         example(connection, question)
+    connection.execute("update flywheel.embedders set checked_at = now()")
     assert value(connection, "select flywheel._queue_embeddings()") == 0
     connection.execute("update flywheel.embedders set checked_at = now() - interval '2 minutes'")
     assert value(connection, "select flywheel._queue_embeddings()") == 1
