@@ -167,7 +167,7 @@ begin
   select count(*), count(*)::double precision / nullif(count(distinct calls.span_id), 0), avg(calls.input_tokens), avg(coalesce(calls.cached_tokens, 0)), avg(calls.output_tokens)
     into past, calls_per_span, input_tokens, cached_tokens, output_tokens
     from flywheel.calls
-   where calls.version_id = version.version_id and calls.purpose <> 'test' and calls.started_at > now() - interval '30 days'
+   where calls.version_id = version.version_id and calls.purpose in ('score', 'batch') and calls.started_at > now() - interval '30 days'
      and calls.input_tokens is not null and calls.output_tokens is not null;
   basis := format('%s calls of this version in the last 30 days', past);
   if past = 0 then

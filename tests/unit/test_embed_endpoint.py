@@ -12,6 +12,7 @@ from pgflywheel.errors import UsageError
 from pgflywheel.judge.client import Client
 from pgflywheel.judge.embed.endpoint import MOST_TEXTS, Endpoint
 from pgflywheel.judge.failures import CallFailed
+from pgflywheel.judge.records import Embeddings
 from pgflywheel.records import Provider
 from tests.fakes.embeddings import embedding
 from tests.fakes.openai import Fake, serving
@@ -64,12 +65,12 @@ def test_a_limit_is_raised_with_its_wait(fake: Fake) -> None:
 class Picky(Client):
     """Refuse texts with the word bad, and find those over 1,000 characters too long."""
 
-    async def embed(self, texts: Sequence[str], model: str, dimensions: int | None = None) -> list[Sequence[float]]:
+    async def embed(self, texts: Sequence[str], model: str, dimensions: int | None = None) -> Embeddings:
         if any(len(text) > 1000 for text in texts):
             raise CallFailed("rejected", "too_long", "too many tokens", 400)
         if any("bad" in text for text in texts):
             raise CallFailed("rejected", "dead", "bad text", 400)
-        return [[1.0, 0.0] for _ in texts]
+        return Embeddings([[1.0, 0.0] for _ in texts])
 
 
 def test_a_text_that_is_too_long_is_cut_until_it_fits() -> None:

@@ -349,7 +349,7 @@ def test_each_of_many_calls_at_once_gets_its_own_answer(fake: Fake) -> None:
 
 
 def test_texts_become_vectors_in_their_order(fake: Fake) -> None:
-    vectors = using(provider(fake), lambda client: client.embed(["a b", "c", "a b"], "embedder", 8))
+    vectors = using(provider(fake), lambda client: client.embed(["a b", "c", "a b"], "embedder", 8)).vectors
     assert [len(vector) for vector in vectors] == [8] * 3
     assert vectors[0] == vectors[2] != vectors[1]
     assert fake.requests[0].body["dimensions"] == 8

@@ -218,15 +218,18 @@ async def _retrieved(
     """Embed the input with the embedder that serves, and retrieve."""
     from pgflywheel.db import examples as calls
     from pgflywheel.db.judgements import shot_embedder
+    from pgflywheel.judge.embed import make
     from pgflywheel.worker.endpoints import Endpoints
-    from pgflywheel.worker.shots import Shots
 
     vector = None
-    if strategy not in ("recent", "random") and await shot_embedder(db, None):
+    if strategy not in ("recent", "random") and (row := await shot_embedder(db, None)):
         endpoints = Endpoints(db)
-        embedder = await Shots(db, endpoints).embedder(None)
-        (vector,) = await embedder.embed([text]) if embedder else (None,)
-        await endpoints.close()
+        try:
+            endpoint = await endpoints.of(row.provider) if row.provider else None
+            embedder = make(row, endpoint.provider, endpoint.client) if endpoint else make(row)
+            (vector,) = await embedder.embed([text])
+        finally:
+            await endpoints.close()
     return await calls.retrieve(db, project, node, text, k=k, strategy=strategy, validator=validator, vector=vector)
 
 

@@ -14,8 +14,8 @@ from urllib.request import getproxies
 
 from pgflywheel.errors import UsageError
 from pgflywheel.judge.failures import CallFailed, connection_lost, failure_of, keyless, timed_out
-from pgflywheel.judge.reading import reply_of
-from pgflywheel.judge.records import Prompt, Reply
+from pgflywheel.judge.reading import reply_of, usage_of
+from pgflywheel.judge.records import Embeddings, Prompt, Reply
 from pgflywheel.records import Provider
 
 if TYPE_CHECKING:
@@ -64,13 +64,14 @@ class Client:
             self._discreet(failure).latency_ms = _since(began)
             raise
 
-    async def embed(self, texts: Sequence[str], model: str, dimensions: int | None = None) -> list[Sequence[float]]:
+    async def embed(self, texts: Sequence[str], model: str, dimensions: int | None = None) -> Embeddings:
         """Return a vector for each text, all of one length; ``dimensions`` is asked for unless None."""
         request: dict[str, Any] = {"model": model, "input": list(texts), "encoding_format": "float"}
         if dimensions is not None:
             request["dimensions"] = dimensions
         most = MOST_OBJECT_BYTES + len(texts) * _VECTOR_BYTES
-        return _vectors(await self._object("POST", "/embeddings", json.dumps(request).encode(), most), len(texts))
+        payload = await self._object("POST", "/embeddings", json.dumps(request).encode(), most)
+        return Embeddings(_vectors(payload, len(texts)), usage_of(payload.get("usage")))
 
     async def upload(self, name: str, content: bytes) -> str:
         """Store a file of batch lines and return its id."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import random
 from dataclasses import dataclass
 from typing import Any, Protocol
 from uuid import UUID
@@ -16,7 +15,6 @@ from pgflywheel.worker.faults import Fault
 from pgflywheel.worker.site import Site
 
 log = logging.getLogger(__name__)
-FIRST_DELAY_SECONDS, LAST_DELAY_SECONDS = 1.0, 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +60,3 @@ async def put_off(site: Site, ask: Ask, seconds: float, fault: Fault, *, costs: 
         },
     )
     site.put_down(fences)
-
-
-def delay_seconds(attempt: int) -> float:
-    """Return the wait before the next attempt: doubling, with jitter so that calls do not come back together."""
-    return min(LAST_DELAY_SECONDS, FIRST_DELAY_SECONDS * 2.0 ** (attempt - 1)) * random.uniform(0.5, 1.0)

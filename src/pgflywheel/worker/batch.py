@@ -19,10 +19,12 @@ from pgflywheel.db import queue, wire
 from pgflywheel.db.connect import Database
 from pgflywheel.db.queue import Version
 from pgflywheel.errors import FlywheelError
+from pgflywheel.judge.failures import CallFailed
 from pgflywheel.records import Claimed
 from pgflywheel.worker.child import Request
 from pgflywheel.worker.faults import Fault, blame, fault_of
 from pgflywheel.worker.neighbours import VOTING_SPANS, Neighbours, Voters
+from pgflywheel.worker.refusals import PutOff, later_of
 from pgflywheel.worker.site import Site
 from pgflywheel.worker.verdicts import Answers, columns
 
@@ -102,7 +104,7 @@ class Runner:
     neighbours: Neighbours = field(init=False)
 
     def __post_init__(self) -> None:
-        self.neighbours = Neighbours(self.site.database, self.site.endpoints)
+        self.neighbours = Neighbours(self.site.database, self.site.embedders)
 
     async def run(self, batch: Batch) -> None:
         """Complete a batch, or what of it can be completed."""
@@ -114,6 +116,8 @@ class Runner:
             await self._try(batch, versions)
         except Paused:
             await self.run(batch)
+        except (CallFailed, PutOff) as failure:
+            await self._put_off(batch, failure)
         except LeaseLost as lost:
             self._void(len(batch.jobs) - len(lost.held))
             if lost.held:
@@ -173,7 +177,7 @@ class Runner:
         """Embed the spans of a batch whose neighbours vote."""
         if version.kind != "neighbours":
             return []
-        return [await self.neighbours.ask(jobs, version) for jobs in sliced(batch.jobs, VOTING_SPANS)]
+        return [await self.neighbours.ask(batch.worker_id, jobs, version) for jobs in sliced(batch.jobs, VOTING_SPANS)]
 
     async def _ask_slice(self, jobs: list[Claimed], version: Version) -> Asked:
         check = self.site.versions.check(version)
@@ -242,6 +246,24 @@ class Runner:
         held = await queue.hold(self.site.database, batch.worker_id, batch.fences)
         self.site.metrics.jobs.labels("bulk", "held").inc(held)
         await self._log(self.site.database, batch, 0, "held")
+
+    async def _put_off(self, batch: Batch, failure: CallFailed | PutOff) -> None:
+        """Put off jobs whose spans cannot be embedded now; one of several versions is cut first: the others run."""
+        if len(batch.version_ids) > 1:
+            await self._run_parts(batch, [part for whole in batch.jobs for part in await self._split(batch, whole)])
+            return
+        later = later_of(failure, batch.jobs[0].attempt)
+        fault = later.fault
+        await queue.retry(
+            self.site.database,
+            batch.worker_id,
+            batch.fences,
+            later.seconds,
+            fault.reason,
+            fault.detail,
+            costs=later.costs,
+        )
+        self.site.metrics.jobs.labels(batch.jobs[0].lane, "retried").inc(len(batch.jobs))
 
     async def _split(self, batch: Batch, job: Claimed) -> list[Claimed]:
         parts = await queue.split(self.site.database, batch.worker_id, job)

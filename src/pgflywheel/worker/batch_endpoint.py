@@ -36,7 +36,7 @@ from pgflywheel.worker.batch_answers import NOTHING, request_line, score_of
 from pgflywheel.worker.endpoints import Endpoint, Endpoints
 from pgflywheel.worker.faults import Fault, blame, fault_of
 from pgflywheel.worker.judgements import Case, Judgements
-from pgflywheel.worker.model_calls import BLOCKS, MISSING_SECONDS
+from pgflywheel.worker.refusals import BLOCKS, MISSING_SECONDS
 from pgflywheel.worker.site import Site
 
 log = logging.getLogger(__name__)

@@ -11,45 +11,22 @@ import asyncio
 import logging
 from array import array
 from collections.abc import Callable
-from contextlib import nullcontext
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from time import monotonic
 from uuid import UUID
 
 from pgflywheel.db import embedders, queue
 from pgflywheel.db.embedders import EmbedderRow, Text
 from pgflywheel.errors import FlywheelError, UsageError
-from pgflywheel.judge.embed import Embedder, make
 from pgflywheel.judge.failures import CallFailed
 from pgflywheel.records import Claimed
-from pgflywheel.worker.asks import delay_seconds
 from pgflywheel.worker.batch import Batch, alike, sliced
-from pgflywheel.worker.endpoints import Endpoint, Endpoints
+from pgflywheel.worker.refusals import PutOff, delay_seconds
 from pgflywheel.worker.site import Site
 
 log = logging.getLogger(__name__)
 CLAIMS, MOST_JOBS, MOST_SUBJECTS = 4, 20, 400
-WAIT_SECONDS, LONG_WAIT_SECONDS = 5.0, 600.0
-_UNHURT = {"wait": WAIT_SECONDS, "quota": LONG_WAIT_SECONDS, "unauthorized": LONG_WAIT_SECONDS}
+PATIENCE_SECONDS, LONG_WAIT_SECONDS = 10.0, 600.0
 _REFUSED = ("dead", "too_long", "content_filter", "step_down")
-
-
-@dataclass
-class Made:
-    """Embedders as this worker has made them; one is made anew when its row or its provider changes."""
-
-    endpoints: Endpoints
-    known: dict[UUID, tuple[EmbedderRow, Endpoint | None, Embedder]] = field(default_factory=dict)
-
-    async def of(self, row: EmbedderRow) -> tuple[Embedder, Endpoint | None]:
-        """Return the embedder of a row, and the endpoint it calls."""
-        endpoint = await self.endpoints.of(row.provider) if row.provider else None
-        known = self.known.get(row.embedder_id)
-        if known is None or known[:2] != (row, endpoint):
-            made = make(row, endpoint.provider, endpoint.client) if endpoint else make(row)
-            self.known[row.embedder_id] = known = (row, endpoint, made)
-        return known[2], endpoint
 
 
 class Embed:
@@ -57,12 +34,10 @@ class Embed:
 
     longest_pace_seconds = 0.05
 
-    def __init__(self, site: Site, wake: Callable[[], None], endpoints: Endpoints) -> None:
+    def __init__(self, site: Site, wake: Callable[[], None]) -> None:
         self.site = site
         self.wake = wake
-        self.made = Made(endpoints)
         self.claims = 0
-        self.blocked: dict[str | None, float] = {}  # providers that asked for no calls until then
 
     def room(self) -> int:
         """Return how many jobs to claim."""
@@ -94,6 +69,9 @@ class Embed:
                 await self._embed(batch)
             except CallFailed as failure:
                 await self._failed(batch, failure)
+        except PutOff as later:
+            fault = later.fault
+            await self._put_off(batch, later.seconds, fault.reason, fault.detail, costs=later.costs)
         except UsageError as error:
             detail = " ".join(filter(None, (error.message, error.detail, error.hint)))
             await self._put_off(batch, LONG_WAIT_SECONDS, "raised", detail, costs=False)
@@ -112,10 +90,7 @@ class Embed:
         if row is None or not texts:
             await queue.finish(database, batch.worker_id, batch.fences)
             return
-        if (left := self.blocked.get(row.provider, 0.0) - monotonic()) > 0:
-            await self._put_off(batch, left, "rate_limited", f"no calls to {row.provider} for a while", costs=False)
-            return
-        vectors = await self._vectors(row, texts)
+        vectors = await self._vectors(batch.worker_id, row, texts)
         ended = await embedders.write(database, batch.worker_id, batch.fences, row.embedder_id, texts, vectors)
         self.site.metrics.jobs.labels("embed", "completed").inc(ended)
         self.site.metrics.spans.labels("embed").inc(batch.spans)
@@ -124,24 +99,16 @@ class Embed:
             extra={"embedder": row.name, "jobs": ended, "texts": len(texts), "since": begun.isoformat()},
         )
 
-    async def _vectors(self, row: EmbedderRow, texts: list[Text]) -> list[array[float]]:
+    async def _vectors(self, worker_id: UUID, row: EmbedderRow, texts: list[Text]) -> list[array[float]]:
         """Return a vector for each text; equal texts are embedded once."""
-        embedder, endpoint = await self.made.of(row)
+        embedder = await self.site.embedders.of(row, worker_id, patience_seconds=PATIENCE_SECONDS)
         bodies = list(dict.fromkeys(text.body for text in texts))
-        try:
-            async with endpoint.gate if endpoint else nullcontext():
-                found = dict(zip(bodies, await embedder.embed(bodies), strict=True))
-        except CallFailed as failure:
-            if failure.treatment in _UNHURT:
-                self.blocked[row.provider] = monotonic() + wait_seconds(failure)
-            raise
+        found = dict(zip(bodies, await embedder.embed(bodies), strict=True))
         return [found[text.body] for text in texts]
 
     async def _failed(self, batch: Batch, failure: CallFailed) -> None:
         """Put a batch off; one with a text that is refused is cut, so that the others are not put off with it."""
-        if failure.treatment in _UNHURT:
-            await self._put_off(batch, wait_seconds(failure), failure.outcome, failure.detail, costs=False)
-        elif failure.treatment in _REFUSED and len(batch.jobs) > 1:
+        if failure.treatment in _REFUSED and len(batch.jobs) > 1:
             for job in batch.jobs:
                 await self._safely(batch.only([job]))
         elif failure.treatment in _REFUSED and batch.spans > 1:
@@ -163,8 +130,3 @@ class Embed:
             "embedding is put off",
             extra={"jobs": len(batch.jobs), "seconds": round(seconds, 3), "reason": reason, "detail": detail},
         )
-
-
-def wait_seconds(failure: CallFailed) -> float:
-    """Return how long an endpoint is not to be called: what it says, or else what its kind of refusal suggests."""
-    return failure.retry_after_seconds or _UNHURT[failure.treatment]

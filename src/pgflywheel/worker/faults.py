@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 from uuid import UUID
 
 from pgflywheel.db import queue
 from pgflywheel.db.queue import Version
 from pgflywheel.errors import FlywheelError, SchemaMismatch, Unreachable
+from pgflywheel.worker.refusals import Fault as Fault
 from pgflywheel.worker.site import Site
 
 log = logging.getLogger(__name__)
 _PASSING = ("40001", "40P01", "55P03", "25006", "25P03", "53000", "53100", "53300", "53400", "58000", "58030")
 _MISSING = ("42883", "3F000")
 _WRONG_TYPE = ("42804", "42846")
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """Why a check gave no verdict: an unscored reason and its detail."""
-
-    reason: str
-    detail: str
 
 
 def fault_of(error: FlywheelError) -> Fault | None:

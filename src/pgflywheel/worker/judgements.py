@@ -30,11 +30,12 @@ from pgflywheel.judge.prompt import build
 from pgflywheel.judge.records import Item, Judgement, Shot, Step, Turn
 from pgflywheel.judge.template import TemplateFailed
 from pgflywheel.judge.votes import combine, shot_subsets
-from pgflywheel.worker.asks import Ask, delay_seconds, put_off
+from pgflywheel.worker.asks import Ask, put_off
 from pgflywheel.worker.batch import Batch
 from pgflywheel.worker.faults import Fault, blame
 from pgflywheel.worker.ledger import Beginner, Ending, Ledger
-from pgflywheel.worker.model_calls import Answered, Caller, NoVerdict, PutOff, Rejected, StepDown, Void
+from pgflywheel.worker.model_calls import Answered, Caller, NoVerdict, Rejected, StepDown, Void
+from pgflywheel.worker.refusals import PutOff, later_of
 from pgflywheel.worker.shots import Shots
 from pgflywheel.worker.site import Site
 
@@ -73,7 +74,7 @@ class Judgements:
         self.ledger = ledger
         self.ladder = Ladder()
         self.caller = Caller(site, hands, ledger, Beginner(site), site.endpoints, self.ladder)
-        self.shots = Shots(site.database, site.endpoints)
+        self.shots = Shots(site.database, site.embedders)
         self.ahead = site.options.concurrency // 8  # so many calls are begun before a hand is free
         self.definitions: dict[tuple[UUID, str | None], JudgeDefinition] = {}
 
@@ -86,8 +87,8 @@ class Judgements:
             await self._let_wait(batch, version, [each for each in subjects if not each.sampled])
             subjects = [each for each in subjects if each.sampled]
         try:
-            shots = await self.shots.of(version.version_id, definition, subjects)
-        except CallFailed as failure:
+            shots = await self.shots.of(batch.worker_id, version.version_id, definition, subjects)
+        except (CallFailed, PutOff) as failure:
             await self._without_embedder(batch, version, subjects, failure)
             return []
         return [
@@ -192,12 +193,12 @@ class Judgements:
             await put_off(self.site, ask, _until_midnight(), fault, costs=False)
 
     async def _without_embedder(
-        self, batch: Batch, version: Version, subjects: Sequence[Subject], failure: CallFailed
+        self, batch: Batch, version: Version, subjects: Sequence[Subject], failure: CallFailed | PutOff
     ) -> None:
         """Put spans off that cannot be compared with the examples now."""
         for ask in _unread(batch, version, subjects):
-            fault = Fault(failure.outcome, f"the embedder's endpoint: {failure.detail}")
-            await put_off(self.site, ask, delay_seconds(ask.job.attempt), fault)
+            later = later_of(failure, ask.job.attempt)
+            await put_off(self.site, ask, later.seconds, later.fault, costs=later.costs)
 
 
 def _unread(batch: Batch, version: Version, subjects: Sequence[Subject]) -> list[Ask]:

@@ -84,7 +84,7 @@ class Worker:
         if name == "batch":
             reader = Judgements(self.site, asyncio.Semaphore(), self.ledger)
             return BatchLane(self.desk, wake.set, reader)
-        return Embed(self.site, wake.set, self.site.endpoints) if name == "embed" else self._judge(wake)
+        return Embed(self.site, wake.set) if name == "embed" else self._judge(wake)
 
     def _judge(self, wake: asyncio.Event) -> Judge:
         hands = asyncio.Semaphore(self.site.options.concurrency)

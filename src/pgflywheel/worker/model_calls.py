@@ -9,15 +9,12 @@ begin ──go──> a hand is free ──> called ──reply──> entered i
 from __future__ import annotations
 
 import asyncio
-import logging
-import random
 from collections.abc import Mapping
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 from uuid import uuid4
 
-from pgflywheel.db import calls
 from pgflywheel.db.calls import Begun
 from pgflywheel.db.judgements import Subject
 from pgflywheel.errors import UsageError
@@ -26,31 +23,24 @@ from pgflywheel.judge.judgement import Reading, read
 from pgflywheel.judge.ladder import Ladder
 from pgflywheel.judge.price import cost_usd
 from pgflywheel.judge.records import Prompt, Reply
-from pgflywheel.worker.asks import Ask, delay_seconds
+from pgflywheel.worker.asks import Ask
 from pgflywheel.worker.endpoints import Endpoint, Endpoints
-from pgflywheel.worker.faults import Fault
 from pgflywheel.worker.ledger import Beginner, Ending, Ledger
+from pgflywheel.worker.refusals import (
+    PATIENCE_SECONDS,
+    Fault,
+    PutOff,
+    Unanswered,
+    blocked,
+    delay_seconds,
+    failed,
+    jittered,
+    no_place,
+    no_provider,
+)
 from pgflywheel.worker.site import Site
 
-log = logging.getLogger(__name__)
-PATIENCE_SECONDS = 2.0  # what is longer is waited for in the queue
-MISSING_SECONDS = 60.0
 NOTHING_SAID = {"input_tokens": None, "output_tokens": None}  # else they are those of the estimate
-BLOCKS = {"wait": "rate_limited", "quota": "quota_exhausted", "unauthorized": "unauthorized"}  # by treatment
-
-
-class Unanswered(Exception):
-    """A call brought no reply that could be read as a verdict."""
-
-
-class PutOff(Unanswered):
-    """It is to be made later."""
-
-    def __init__(self, seconds: float, fault: Fault, *, costs: bool) -> None:
-        super().__init__(fault.detail)
-        self.seconds = seconds
-        self.fault = fault
-        self.costs = costs
 
 
 class NoVerdict(Unanswered):
@@ -128,15 +118,13 @@ class Caller:
         """Return a provider that is there; one that was dropped may come back."""
         endpoint = await self.endpoints.of(name)
         if endpoint is None:
-            raise PutOff(MISSING_SECONDS, Fault("no_provider", f"there is no provider {name}"), costs=False)
+            raise no_provider(name)
         return endpoint
 
     async def _begin(self, ask: Ask, endpoint: Endpoint, call: Mapping[str, Any], patience: float) -> Begun:
         """Ask whether a call may be made; go keeps the gate until the call is settled."""
         if not await endpoint.pass_gate(patience):
-            raise PutOff(
-                _jittered(1.0), Fault("rate_limited", f"{endpoint.provider.name} takes no more calls now"), costs=False
-            )
+            raise no_place(endpoint.provider.name)
         going = False
         try:
             begun = await self.beginner.begin(ask.worker_id, call)
@@ -154,8 +142,8 @@ class Caller:
         if begun.decision == "over_budget":
             raise PutOff(seconds, Fault("over_budget", detail), costs=False)
         if monotonic() + seconds > patience or self.site.stopping.is_set():
-            raise PutOff(_jittered(seconds), Fault("rate_limited", detail), costs=False)
-        await asyncio.sleep(_jittered(seconds))
+            raise PutOff(jittered(seconds), Fault("rate_limited", detail), costs=False)
+        await asyncio.sleep(jittered(seconds))
 
     async def _make(self, ask: Ask, endpoint: Endpoint, prompt: Prompt, call: Mapping[str, Any]) -> Answered:
         limit_ms = ask.version.definition.get("time_limit_ms")
@@ -163,7 +151,7 @@ class Caller:
             async with self.hands:
                 reply = await endpoint.client.complete(prompt, limit_ms)
         except CallFailed as failure:
-            self._enter(ask, endpoint, call, _failed(failure))
+            self._enter(ask, endpoint, call, failed(failure))
             raise await self._treated(ask, endpoint, prompt, failure) from failure
         except UsageError as error:  # a package is missing here: nothing was sent
             self._enter(ask, endpoint, call, {"outcome": "rejected", "detail": error.message})
@@ -181,14 +169,8 @@ class Caller:
 
     async def _treated(self, ask: Ask, endpoint: Endpoint, prompt: Prompt, failure: CallFailed) -> Unanswered:
         """Return what a failure means for its span; the provider is left alone where it asks for it."""
-        if reason := BLOCKS.get(failure.treatment):
-            name, after = endpoint.provider.name, failure.retry_after_seconds
-            seconds = await calls.block_provider(self.site.database, name, after, reason, failure.detail)
-            log.warning(
-                "a provider is left alone",
-                extra={"provider": name, "reason": reason, "detail": failure.detail, "seconds": seconds},
-            )
-            return PutOff(_jittered(seconds), Fault(reason, failure.detail), costs=False)
+        if later := await blocked(self.site.database, endpoint.provider.name, failure):
+            return later
         if failure.treatment == "retry":
             seconds = max(delay_seconds(ask.job.attempt), failure.retry_after_seconds or 0.0)
             return PutOff(seconds, Fault(failure.outcome, failure.detail), costs=True)
@@ -236,17 +218,3 @@ def _answered(reply: Reply, reading: Reading) -> dict[str, Any]:
         "output_tokens": reply.usage.output_tokens,
         "latency_ms": reply.latency_ms,
     }
-
-
-def _failed(failure: CallFailed) -> dict[str, Any]:
-    return {
-        "outcome": failure.outcome,
-        "http_status": failure.http_status,
-        "detail": failure.detail,
-        "latency_ms": failure.latency_ms,
-    }
-
-
-def _jittered(seconds: float) -> float:
-    """Return a little more, so that what waits for the same thing does not come back together."""
-    return seconds + random.uniform(0, min(1.0, 0.25 * seconds + 0.05))

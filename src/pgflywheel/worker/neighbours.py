@@ -10,7 +10,7 @@ from pgflywheel.db import examples, queue, wire
 from pgflywheel.db.connect import Database
 from pgflywheel.db.queue import Version
 from pgflywheel.records import Claimed
-from pgflywheel.worker.endpoints import Endpoints
+from pgflywheel.worker.embedders import Embedders
 from pgflywheel.worker.shots import UNCOMPARED, Shots
 
 VOTING_SPANS = 500  # embedded and voted on together
@@ -38,20 +38,23 @@ class Neighbours:
     """Embed spans with the embedder of the examples."""
 
     database: Database
-    endpoints: Endpoints
+    embedders: Embedders
     shots: Shots = field(init=False)
 
     def __post_init__(self) -> None:
-        self.shots = Shots(self.database, self.endpoints)
+        self.shots = Shots(self.database, self.embedders)
 
-    async def ask(self, jobs: Sequence[Claimed], version: Version) -> Voters:
-        """Return the spans a version means, with their vectors; none where the policy compares none."""
+    async def ask(self, worker_id: UUID, jobs: Sequence[Claimed], version: Version) -> Voters:
+        """Return the spans a version means, with their vectors; none where the policy compares none.
+
+        CallFailed or PutOff when the spans cannot be embedded now.
+        """
         names = ["input"] if version.definition["target"] == "input" else ["input", "output"]
         keys, texts = await queue.read_spans(self.database, [job.fence for job in jobs], version.version_id, names)
         policy = version.definition.get("shots", {})
         vectors, dimensions = None, 0
         if keys and policy.get("strategy") not in UNCOMPARED:
-            embedder = await self.shots.embedder(policy.get("embedder"))
+            embedder = await self.shots.embedder(policy.get("embedder"), worker_id, version.version_id)
             if embedder:
                 found = await embedder.embed(item_texts(texts, len(names)))
                 vectors, dimensions = wire.reals(found), embedder.dimensions

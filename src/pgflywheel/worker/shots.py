@@ -12,9 +12,9 @@ from pgflywheel.db.connect import Database
 from pgflywheel.db.embedders import EmbedderRow
 from pgflywheel.db.judgements import Subject
 from pgflywheel.judge.definition import JudgeDefinition
-from pgflywheel.judge.embed import Embedder, make
+from pgflywheel.judge.embed import Embedder
 from pgflywheel.judge.records import Shot
-from pgflywheel.worker.endpoints import Endpoint, Endpoints
+from pgflywheel.worker.embedders import Embedders
 
 FRESH_SECONDS = 1.0
 UNCOMPARED = ("recent", "random")  # strategies that look at no vector
@@ -25,38 +25,33 @@ class Shots:
     """Choose examples for spans."""
 
     database: Database
-    endpoints: Endpoints
+    embedders: Embedders
     rows: dict[str | None, tuple[float, EmbedderRow | None]] = field(default_factory=dict)
-    embedders: dict[UUID, tuple[EmbedderRow, Endpoint | None, Embedder]] = field(default_factory=dict)
 
     async def of(
-        self, version_id: UUID, definition: JudgeDefinition, subjects: Sequence[Subject]
+        self, worker_id: UUID, version_id: UUID, definition: JudgeDefinition, subjects: Sequence[Subject]
     ) -> list[tuple[Shot, ...]]:
-        """Return the examples for each span, the most relevant last; CallFailed when they cannot be embedded now."""
+        """Return the examples for each span, the most relevant last.
+
+        CallFailed or PutOff when the spans cannot be embedded now.
+        """
         if not definition.shots.wanted or not any(each.exemplified for each in subjects):
             return [() for _ in subjects]
         vectors = None
         if definition.shots.strategy not in UNCOMPARED and definition.shots.shot_set is None:
-            embedder = await self.embedder(definition.shots.embedder)
+            embedder = await self.embedder(definition.shots.embedder, worker_id, version_id)
             if embedder:
                 vectors = await embedder.embed([item_text(definition.target, each) for each in subjects])
         chosen = await judgements.shots_for(self.database, version_id, subjects, vectors)
         return [tuple(Shot(*astuple(each)) for each in shown) for shown in chosen]
 
-    async def embedder(self, name: str | None) -> Embedder | None:
-        """Return the named embedder, or the one that serves."""
+    async def embedder(self, name: str | None, worker_id: UUID, version_id: UUID) -> Embedder | None:
+        """Return the named embedder, or the one that serves; its calls are those of a version."""
         read_at, row = self.rows.get(name, (float("-inf"), None))
         if monotonic() - read_at > FRESH_SECONDS:
             row = await judgements.shot_embedder(self.database, name)
             self.rows[name] = monotonic(), row
-        if row is None:
-            return None
-        endpoint = await self.endpoints.of(row.provider) if row.provider else None
-        known = self.embedders.get(row.embedder_id)
-        if known is None or known[:2] != (row, endpoint):
-            made = make(row, endpoint.provider, endpoint.client) if endpoint else make(row)
-            self.embedders[row.embedder_id] = known = (row, endpoint, made)
-        return known[2]
+        return None if row is None else await self.embedders.of(row, worker_id, version_id)
 
 
 def item_text(target: str, subject: Subject) -> str:

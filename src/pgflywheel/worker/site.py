@@ -13,6 +13,7 @@ from uuid import UUID
 
 from pgflywheel.db.connect import Database
 from pgflywheel.errors import FlywheelError
+from pgflywheel.worker.embedders import Embedders
 from pgflywheel.worker.endpoints import Endpoints
 from pgflywheel.worker.lease import Lease
 from pgflywheel.worker.metrics import Metrics
@@ -60,6 +61,10 @@ class Site:
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     doubted_at: float = float("-inf")
     told_at: dict[tuple[str, str], float] = field(default_factory=dict)
+    embedders: Embedders = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.embedders = Embedders(self.database, self.endpoints, self.metrics, self.stopping)
 
     @property
     def doubtful(self) -> bool:

@@ -10,7 +10,7 @@ from pgflywheel.judge.embed.hashing import Hashing
 from pgflywheel.records import Provider
 
 if TYPE_CHECKING:
-    from pgflywheel.judge.client import Client
+    from pgflywheel.judge.embed.endpoint import Caller
 
 __all__ = ["Described", "Embedder", "Hashing", "make"]
 
@@ -45,7 +45,7 @@ class Described(Protocol):
     def parameters(self) -> Mapping[str, Any]: ...
 
 
-def make(row: Described, provider: Provider | None = None, client: Client | None = None) -> Embedder:
+def make(row: Described, provider: Provider | None = None, client: Caller | None = None) -> Embedder:
     """Return the embedder a row describes; kind openai needs its provider, and has a client of its own unless given.
 
     Nothing is loaded or called before the first text; a package that is missing then raises UsageError.

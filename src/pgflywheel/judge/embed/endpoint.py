@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from pgflywheel.errors import UsageError
 from pgflywheel.judge.client import Client
 from pgflywheel.judge.failures import CallFailed
+from pgflywheel.judge.records import Embeddings
 from pgflywheel.records import Provider
 
 MOST_TEXTS, MOST_CHARACTERS = 256, 400_000  # of one request
@@ -29,6 +30,13 @@ class _Row(Protocol):
     def parameters(self) -> Mapping[str, Any]: ...
 
 
+class Caller(Protocol):
+    """Whoever makes the calls."""
+
+    async def embed(self, texts: Sequence[str], model: str, dimensions: int | None = None) -> Embeddings:
+        """Return a vector for each text, all of one length."""
+
+
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     """Embed by calls; ``asks_dimensions`` False for a model that has one length only and refuses to be asked."""
@@ -36,11 +44,11 @@ class Endpoint:
     name: str
     model: str
     dimensions: int
-    client: Client
+    client: Caller
     asks_dimensions: bool = True
 
     @classmethod
-    def of(cls, row: _Row, provider: Provider, client: Client | None = None) -> Endpoint:
+    def of(cls, row: _Row, provider: Provider, client: Caller | None = None) -> Endpoint:
         """Make the embedder of a row."""
         asks = bool(row.parameters.get("ask_dimensions", True))
         return cls(row.name, row.model or "", row.dimensions, client or Client(provider), asks)
@@ -65,7 +73,7 @@ class Endpoint:
             if failure.treatment != "too_long" or len(texts[0]) < _FEWEST_CHARACTERS:
                 raise
             return await self._embed([texts[0][: len(texts[0]) // 2]])
-        return [self._unit(vector) for vector in found]
+        return [self._unit(vector) for vector in found.vectors]
 
     def _unit(self, vector: Sequence[float]) -> array[float]:
         if len(vector) != self.dimensions:
