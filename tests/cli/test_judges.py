@@ -278,7 +278,9 @@ def test_tiers_are_stored_whatever_their_order_in_the_file(
 ) -> None:
     cheap = POLITE.format(more='labels_of = "strong"\nescalates_to = "strong"')
     strong = POLITE.replace('"polite"', '"strong"').format(more='runs = "escalated"\nescalates_to = "person"')
-    pgflywheel("validators", "apply", definitions(cheap + strong), "--activate")
+    file = definitions(cheap + strong)
+    assert "Is the answer polite?" in pgflywheel("judges", "prompt", f"{file}#polite", "--output", "No.").stdout
+    pgflywheel("validators", "apply", file, "--activate")
     listed = pgflywheel.json("judges", "list")
     assert [(row["validator"], row["status"]) for row in listed] == [("polite", "active"), ("strong", "active")]
 

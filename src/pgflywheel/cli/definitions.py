@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -79,13 +79,24 @@ def _named_first(definitions: Named) -> Named:
     waiting, ordered = dict(definitions), []
     while waiting:
         free = (
-            name
-            for name, definition in waiting.items()
-            if waiting.keys().isdisjoint({definition.get(key) for key in NAMING} - {name})
+            name for name, definition in waiting.items() if waiting.keys().isdisjoint(_names([definition]) - {name})
         )
         name = next(free, next(iter(waiting)))
         ordered.append((name, waiting.pop(name)))
     return ordered
+
+
+def named_by(name: str, definitions: Named) -> Named:
+    """Return a definition of a file with those of the file it names, and those they name, in the order to store."""
+    known, wanted = dict(definitions), {name}
+    while more := _names(known[each] for each in wanted) & known.keys() - wanted:
+        wanted |= more
+    return _named_first([(each, known[each]) for each in known if each in wanted])
+
+
+def _names(definitions: Iterable[Definition]) -> set[str]:
+    """Return the validators that definitions name."""
+    return {str(definition[key]) for definition in definitions for key in NAMING if key in definition}
 
 
 async def _apply_one(session: Database, name: str, definition: Definition, activating: bool) -> Applied:
@@ -105,6 +116,7 @@ async def ask(
     definitions: Named | None,
     question: Question,
 ) -> Trial:
+    """Ask a check about a span or texts; UsageError for a judge or neighbours, which are tried elsewhere."""
     from pgflywheel.db import validators as calls
 
     if definitions is None:
@@ -141,6 +153,7 @@ async def _ask_python(database: Database, definition: Definition, question: Ques
 
 
 async def file_pairs(database: Database, definitions: Named) -> list[dict[str, Any]]:
+    """Return each definition of a file beside the newest stored version; an empty one when none is stored."""
     from pgflywheel.db import validators as calls
 
     pairs = []
@@ -156,6 +169,7 @@ async def file_pairs(database: Database, definitions: Named) -> list[dict[str, A
 
 
 async def version_pair(database: Database, name: str, older: int | None, newer: int | None) -> dict[str, Any]:
+    """Return two versions beside each other; None = the newest, and the one before it."""
     from pgflywheel.db import validators as calls
 
     after = await calls.definition(database, name, newer)
@@ -171,6 +185,7 @@ async def version_pair(database: Database, name: str, older: int | None, newer: 
 
 
 def difference(pair: dict[str, Any]) -> list[str]:
+    """Return the lines of a unified diff; none when nothing differs."""
     old, new = (
         [] if not side else json.dumps(side, indent=2, sort_keys=True, ensure_ascii=False).splitlines()
         for side in (pair["before"], pair["after"])

@@ -95,7 +95,7 @@ async def prepare(database: Database, wanted: Wanted, question: Question) -> Cas
         about = await judge_trials.subject(database, question.span_id, definition.context.session)
     item = _item_of_texts(question) if about is None else _item_of_span(about)
     vector = await _vector(database, definition, item) if definition.shots.wanted else None
-    shown = await _shots(database, judge, about, vector)
+    shown = await _shots(database, judge, about, vector, wanted.definitions or [])
     return Case(judge, definition, provider, item, [Shot(*astuple(each)) for each in shown])
 
 
@@ -212,9 +212,10 @@ async def _judge(database: Database, wanted: Wanted) -> JudgeVersion:
 
 
 async def _shots(
-    database: Database, judge: JudgeVersion, about: Subject | None, vector: array[float] | None
+    database: Database, judge: JudgeVersion, about: Subject | None, vector: array[float] | None, definitions: Named
 ) -> list[Shown]:
-    """Return the examples the judge is shown; for one of a file, it is stored meanwhile."""
+    """Return the examples the judge is shown; one of a file is stored meanwhile, with what it names."""
+    from pgflywheel.cli.definitions import named_by
     from pgflywheel.db import judge_trials, judgements, validators
 
     if judge.version_id is not None:
@@ -224,9 +225,11 @@ async def _shots(
         return (await judgements.shots_for(database, judge.version_id, [about], vectors))[0]
     try:
         async with database.transaction() as session:
-            defined = await validators.define(session, judge.validator, dict(judge.definition))
-            stored = await judge_trials.version(session, judge.validator, defined.version)
-            shown = await _shots(session, stored, about, vector)
+            for name, definition in named_by(judge.validator, definitions):
+                defined = await validators.define(session, name, dict(definition))
+                if name == judge.validator:
+                    stored = await judge_trials.version(session, name, defined.version)
+            shown = await _shots(session, stored, about, vector, [])
             raise _Undo
     except _Undo:
         return shown
