@@ -53,7 +53,7 @@ def test_quickstart_and_all_that_follows_says_what_the_page_says(name: str, run_
         _read_aloud(ROOT / name, Reader(dsn, tmp_path, {"PGFLYWHEEL_DATA_DIR": str(data)}))
 
 
-@pytest.mark.parametrize("command", ["pgflywheel quickstart", "python -m pytest"])
+@pytest.mark.parametrize("command", ["pgflywheel quickstart", "python -m pytest -n auto"])
 def test_readme_sets_up_in_one_line(command: str) -> None:
     install = r"^ *(?:\$ )?python -m pip install \S+(?: \S+)* && (.+)$"
     lines = re.findall(install, README.read_text("utf-8"), re.MULTILINE)
