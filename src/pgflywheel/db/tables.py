@@ -7,8 +7,21 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Boolean, Column, Computed, DateTime, Double, FetchedValue, Integer, MetaData, Table, Text, Uuid
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy import (
+    Boolean,
+    Column,
+    Computed,
+    DateTime,
+    Double,
+    FetchedValue,
+    Integer,
+    MetaData,
+    SmallInteger,
+    Table,
+    Text,
+    Uuid,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.types import TypeEngine
 
 from pgflywheel.assets import DEFAULT_SCHEMA, checked_schema
@@ -112,6 +125,16 @@ def _scores(metadata: MetaData) -> None:
         _open("unscored_detail", Text),
         _defaulted("annotator_kind", Text),
         _defaulted("scored_at", _TIME),
+        _open("confidence", Double),
+        _open("latency_ms", Double),
+        _open("input_tokens", Integer),
+        _open("cached_tokens", Integer),
+        _open("output_tokens", Integer),
+        _open("cost_usd", Double),
+        _open("votes", SmallInteger),
+        _open("shots", ARRAY(Uuid)),
+        _open("request_hash", Text),
+        _open("degraded", Text),
     )
 
 
