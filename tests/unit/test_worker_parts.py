@@ -22,10 +22,10 @@ from pgflywheel.worker.batch import FULL_SPANS, apart, sliced
 from pgflywheel.worker.buffer import Buffer
 from pgflywheel.worker.bulk import MOST_JOBS, TARGET_SPANS, Size
 from pgflywheel.worker.callables import Check, MissingCallable, load, span
-from pgflywheel.worker.faults import Fault
 from pgflywheel.worker.floors import MARGIN_MS, Floor, uuid7_floor, uuid7_ms
 from pgflywheel.worker.ledger import Ending
 from pgflywheel.worker.logs import JsonLines, KeyValue
+from pgflywheel.worker.refusals import Fault
 from pgflywheel.worker.verdicts import Answer, Answers, columns, judged, stored, unscored
 from tests.unit.wire_text import strings
 

@@ -11,7 +11,7 @@ from pgflywheel.db import queue
 from pgflywheel.db.queue import Version
 from pgflywheel.records import Claimed
 from pgflywheel.worker.batch import Batch
-from pgflywheel.worker.faults import Fault
+from pgflywheel.worker.refusals import Fault
 from pgflywheel.worker.site import Site
 
 log = logging.getLogger(__name__)

@@ -22,9 +22,9 @@ from pgflywheel.errors import FlywheelError
 from pgflywheel.judge.failures import CallFailed
 from pgflywheel.records import Claimed
 from pgflywheel.worker.child import Request
-from pgflywheel.worker.faults import Fault, blame, fault_of
+from pgflywheel.worker.faults import blame, fault_of
 from pgflywheel.worker.neighbours import VOTING_SPANS, Neighbours, Voters
-from pgflywheel.worker.refusals import PutOff, later_of
+from pgflywheel.worker.refusals import Fault, PutOff, later_of
 from pgflywheel.worker.site import Site
 from pgflywheel.worker.verdicts import Answers, columns
 

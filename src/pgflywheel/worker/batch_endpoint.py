@@ -34,9 +34,9 @@ from pgflywheel.worker.asks import Ask
 from pgflywheel.worker.batch import Batch, Runner, alike
 from pgflywheel.worker.batch_answers import NOTHING, request_line, score_of
 from pgflywheel.worker.endpoints import Endpoint, Endpoints
-from pgflywheel.worker.faults import Fault, blame, fault_of
+from pgflywheel.worker.faults import blame, fault_of
 from pgflywheel.worker.judgements import Case, Judgements
-from pgflywheel.worker.refusals import BLOCKS, MISSING_SECONDS
+from pgflywheel.worker.refusals import BLOCKS, MISSING_SECONDS, Fault
 from pgflywheel.worker.site import Site
 
 log = logging.getLogger(__name__)

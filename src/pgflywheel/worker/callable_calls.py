@@ -16,8 +16,8 @@ from pgflywheel.worker.asks import Ask, put_off
 from pgflywheel.worker.batch import Batch
 from pgflywheel.worker.buffer import AnswerBuffer, Done
 from pgflywheel.worker.callables import Check, MissingCallable, load, span
-from pgflywheel.worker.faults import Fault, blame
-from pgflywheel.worker.refusals import delay_seconds
+from pgflywheel.worker.faults import blame
+from pgflywheel.worker.refusals import Fault, delay_seconds
 from pgflywheel.worker.site import Site
 from pgflywheel.worker.verdicts import Answer, failed, judged, unscored
 

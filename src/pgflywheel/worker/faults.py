@@ -8,7 +8,7 @@ from uuid import UUID
 from pgflywheel.db import queue
 from pgflywheel.db.queue import Version
 from pgflywheel.errors import FlywheelError, SchemaMismatch, Unreachable
-from pgflywheel.worker.refusals import Fault as Fault
+from pgflywheel.worker.refusals import Fault
 from pgflywheel.worker.site import Site
 
 log = logging.getLogger(__name__)

@@ -32,10 +32,10 @@ from pgflywheel.judge.template import TemplateFailed
 from pgflywheel.judge.votes import combine, shot_subsets
 from pgflywheel.worker.asks import Ask, put_off
 from pgflywheel.worker.batch import Batch
-from pgflywheel.worker.faults import Fault, blame
+from pgflywheel.worker.faults import blame
 from pgflywheel.worker.ledger import Beginner, Ending, Ledger
 from pgflywheel.worker.model_calls import Answered, Caller, NoVerdict, Rejected, StepDown, Void
-from pgflywheel.worker.refusals import PutOff, later_of
+from pgflywheel.worker.refusals import Fault, PutOff, later_of
 from pgflywheel.worker.shots import Shots
 from pgflywheel.worker.site import Site
 
