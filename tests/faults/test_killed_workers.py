@@ -12,7 +12,7 @@ from tests.faults.books import assert_settled, wait_until, wait_until_empty
 from tests.faults.conftest import Started, Tell
 from tests.faults.load import activate_all_kinds
 from tests.faults.scale import scaled
-from tests.faults.workers import LEASE_SECONDS, WorkerProcess, free_port, metric, runs
+from tests.faults.workers import LEASE_SECONDS, free_port, metric, runs, stop_past_the_lease
 from tests.faults.writers import Writers
 from tests.sql.support import activate, insert_many, rows, value
 
@@ -61,7 +61,7 @@ def test_a_worker_stopped_past_its_lease_writes_nothing_twice(
     with Writers(dsn, threads=2, pause_seconds=0.02) as writers:
         for _ in range(rounds):
             wait_until("the worker holds jobs", lambda: value(connection, HELD, [sleeper.name]))
-            _stop_past_the_lease(connection, sleeper)
+            stop_past_the_lease(connection, sleeper)
     wait_until_empty(connection)
     books = assert_settled(connection, writers.acknowledged)
     assert sleeper.alive, sleeper.log[-4000:]
@@ -71,20 +71,6 @@ def test_a_worker_stopped_past_its_lease_writes_nothing_twice(
         f"worker stopped past its lease {rounds} times: {void:g} late jobs void, "
         f"0 of {len(writers.acknowledged)} spans lost, 0 of {books.eligible} scores twice or missing, accounts balanced"
     )
-
-
-def _stop_past_the_lease(connection: Connection, sleeper: WorkerProcess) -> None:
-    """Stop a worker until its jobs were taken from it, then let it go on."""
-    sleeper.freeze()
-    ids = [
-        found
-        for (found,) in rows(connection, "select worker_id from flywheel._workers where name = %s", [sleeper.name])
-    ]
-    query = "select count(*) from flywheel._running where worker_id = any (%s)"
-    wait_until("its jobs are taken from it", lambda: value(connection, query, [ids]) == 0, 30)
-    sleeper.thaw()
-    entered = "select count(*) from flywheel._workers where name = %s and worker_id <> all (%s)"
-    wait_until("it goes on under a new id", lambda: value(connection, entered, [sleeper.name, ids]), 30)
 
 
 def test_a_worker_frozen_inside_its_transaction_does_not_keep_others_from_working(

@@ -12,6 +12,9 @@ import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.faults.books import wait_until
+from tests.sql.support import Connection, rows, value
+
 ROOT = Path(__file__).parents[2]
 LEASE_SECONDS = 3  # the shortest a worker takes
 
@@ -64,6 +67,20 @@ class WorkerProcess:
         """Wait until a worker with --until-idle is done."""
         code = self.process.wait(seconds)
         assert code == 0, f"exit code {code}\n{self.log[-4000:]}"
+
+
+def stop_past_the_lease(connection: Connection, worker: WorkerProcess) -> int:
+    """Stop a worker until its jobs were taken from it, then let it go on; return how many jobs it held."""
+    worker.freeze()
+    names = "select worker_id from flywheel._workers where name = %s"
+    ids = [found for (found,) in rows(connection, names, [worker.name])]
+    query = "select count(*) from flywheel._running where worker_id = any (%s)"
+    held = int(value(connection, query, [ids]))
+    wait_until("its jobs are taken from it", lambda: value(connection, query, [ids]) == 0, 30)
+    worker.thaw()
+    entered = "select count(*) from flywheel._workers where name = %s and worker_id <> all (%s)"
+    wait_until("it goes on under a new id", lambda: value(connection, entered, [worker.name, ids]), 30)
+    return held
 
 
 def children_of(pid: int) -> list[int]:
