@@ -33,9 +33,11 @@ QUESTION = {
 # Kept beside the product's own books, in the transactions that write these: what each call had set aside, and how much
 # of a budget was spent and reserved at any moment.
 WITNESSES = """
-    create table public.set_aside (call_id uuid, usd double precision);
-    create function public.note_set_aside() returns trigger language plpgsql as
-    'begin insert into public.set_aside values (new.call_id, new.usd); return null; end';
+    create table public.set_aside (call_id uuid, usd double precision, provider text, tokens integer, at timestamptz);
+    create function public.note_set_aside() returns trigger language plpgsql as 'begin
+      insert into public.set_aside values (new.call_id, new.usd, new.provider, new.tokens, new.reserved_at);
+      return null;
+    end';
     create trigger note_set_aside after insert on flywheel._reservations
       for each row execute function public.note_set_aside();
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -315,6 +316,7 @@ def test_a_key_is_read_from_the_environment_and_without_one_none_is_sent(fake: F
 
 
 def test_a_missing_key_blocks_the_provider_without_a_call(fake: Fake) -> None:
+    Client(provider(fake, key_variable="KEY"), {}).prepare()  # leaves it to the call to say
     failed = failure(provider(fake, key_variable="KEY"), environment={})
     assert (failed.outcome, failed.treatment) == ("rejected", "unauthorized")
     assert "KEY is not set" in failed.detail
@@ -383,3 +385,13 @@ def test_a_batch_nobody_knows_is_refused(fake: Fake) -> None:
     with pytest.raises(CallFailed) as caught:
         using(provider(fake), lambda client: client.cancel_batch("batch_x"))
     assert caught.value.http_status == 404
+
+
+def test_what_calls_need_is_loaded_before_one_is_announced() -> None:
+    loads = (
+        "import sys; from pgflywheel.judge.client import Client; from pgflywheel.records import Provider;"
+        "provider = Provider('fake', 'http://localhost:1/v1'); assert 'openai' not in sys.modules;"
+        "Client(provider).prepare(); print('openai' in sys.modules)"
+    )
+    ran = subprocess.run([sys.executable, "-c", loads], capture_output=True, text=True, timeout=60, check=False)
+    assert (ran.stdout, ran.stderr) == ("True\n", "")

@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, cast
@@ -51,6 +51,11 @@ class Client:
     async def __aexit__(self, *_: object) -> None:
         """Close its connections."""
         await self.close()
+
+    def prepare(self) -> None:
+        """Load what calls need, before one is announced: a limit a minute counts from then, not from its sending."""
+        with suppress(CallFailed, UsageError):  # which the call will say
+            self._client()
 
     async def complete(self, prompt: Prompt, time_limit_ms: float | None = None) -> Reply:
         """Make a judge's call; CallFailed says what went wrong. A reply longer than it may be is a length stop."""

@@ -30,6 +30,7 @@ class Endpoint:
 
     async def pass_gate(self, until: float) -> bool:
         """Wait for a place among the calls on their way; False when there is none until then."""
+        self.client.prepare()
         if not self.gate.locked():
             return await self.gate.acquire()
         with suppress(TimeoutError):
