@@ -85,8 +85,8 @@ declare
 begin
   select count(*) filter (where coalesce(e.passed, false)), count(*) filter (where not coalesce(e.passed, false)) into passes, fails
     from flywheel.examples as e where e.validator_id = question and e.status = 'servable';
-  if passes = 0 or fails = 0 then
-    return;                                          -- nobody votes yet
+  if passes = 0 or fails = 0 or passes + fails < 24 then
+    return;                                          -- nobody votes yet, or so few that every new one is near everything
   end if;
   select array_agg(known.passed), array_agg(known.embedding) into verdicts, vectors from flywheel._sentinels(question, embedder.embedder_id) as known;
   for place in 1 .. coalesce(cardinality(verdicts), 0) loop
@@ -101,7 +101,7 @@ comment on function flywheel._jury is 'Internal: the sentinels of a question and
 
 -- _sentinel_flips: the vote of _vote_neighbours, by nearness alone. Only examples that were compared themselves speak, so that two bad
 -- ones that came together do not hide one another, and eight of them must. What nearly equals a held-out item is never shown for it.
--- A verdict that becomes right is no flip, and a single flip may be chance.
+-- What it mends is weighed against what it spoils, and a single flip may be chance.
 create or replace function flywheel._sentinel_flips(
   made flywheel.examples, vector public.halfvec, verdicts boolean[], vectors public.halfvec[], places integer[], example_ids uuid[],
   cosines double precision[], passes bigint, fails bigint)
@@ -128,8 +128,10 @@ as $function$
            sum(ranked.weight) filter (where ranked.rank <= 12) >= 0 as beside
       from ranked group by ranked.place having count(*) filter (where not ranked.is_new) >= 8
   )
-  select case when counted.flips > 1 and counted.flips > 0.05 * counted.items then
-           format('with it, neighbours turn from right to wrong on %s of %s sentinel items', counted.flips, counted.items) end
-    from (select count(*) as items, count(*) filter (where voted.without = voted.truth and voted.beside <> voted.truth) as flips from voted) as counted
+  select case when counted.spoiled - counted.mended > 1 and counted.spoiled - counted.mended > 0.05 * counted.items then
+           format('with it, neighbours turn from right to wrong on %s of %s sentinel items, and from wrong to right on %s',
+             counted.spoiled, counted.items, counted.mended) end
+    from (select count(*) as items, count(*) filter (where voted.without = voted.truth and voted.beside <> voted.truth) as spoiled,
+                 count(*) filter (where voted.without <> voted.truth and voted.beside = voted.truth) as mended from voted) as counted
 $function$;
 comment on function flywheel._sentinel_flips is 'Internal: on how many sentinels the vote turns wrong with an example; null = on at most one, or on a twentieth.';

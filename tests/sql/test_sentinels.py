@@ -63,9 +63,9 @@ def sentinels(connection: Connection, count: int, passed: bool, near: Sequence[f
 
 @pytest.fixture
 def opinions(connection: Connection) -> None:
-    """Ten passes in one direction, ten fails in another."""
-    pool(connection, 10, PASSES, True)
-    pool(connection, 10, FAILS, False, first=10)
+    """Twelve passes in one direction, twelve fails in another."""
+    pool(connection, 12, PASSES, True)
+    pool(connection, 12, FAILS, False, first=12)
 
 
 def judged(connection: Connection, passed: bool, *vector: float) -> tuple[str, str | None]:
@@ -88,12 +88,19 @@ def test_an_example_that_turns_votes_on_sentinels_wrong_is_quarantined(connectio
     assert advance(connection) == 0
 
 
+def test_in_a_small_pool_every_example_is_near_everything_and_nothing_is_concluded(connection: Connection) -> None:
+    pool(connection, 10, PASSES, True)
+    pool(connection, 10, FAILS, False, first=10)
+    sentinels(connection, 4, True, (1, 0.8, 0))
+    assert judged(connection, False, 1, 0.8, 0) == ("servable", None)
+
+
 @pytest.mark.usefixtures("opinions")
 def test_two_that_turn_votes_wrong_do_not_hide_one_another(connection: Connection) -> None:
     sentinels(connection, 4, True, (1, 0.8, 0))
     found = [example(connection, 30 + n, False, output=f"the new one {n}") for n in range(2)]
     for number, each in enumerate(found):
-        embed(connection, each, 1, 0.8, 0.1 * number)
+        embed(connection, each, 1, 0.8, 0.05 * number)
     assert advance(connection) == 2
     assert [status(connection, each) for each in found] == [("quarantined", "sentinel_flips")] * 2
 
