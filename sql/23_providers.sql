@@ -174,7 +174,7 @@ begin
   update flywheel._provider_states as state set blocked_until = null, blocked_reason = null, blocked_detail = null, refusals = 0
    where state.provider = release_provider.name and was_blocked;
   update flywheel._later as later set run_at = now()
-   where later.reason in ('rate_limited', 'quota_exhausted', 'unauthorized') and later.run_at > now()
+   where later.reason in ('waits', 'rate_limited', 'quota_exhausted', 'unauthorized') and later.run_at > now()
      and (exists (select from flywheel.embedders where embedders.provider = release_provider.name and embedders.status <> 'retired')  -- any of them may wait for vectors
           or exists (select from flywheel.validator_versions as versions
                 where versions.version_id = any (later.version_ids) and versions.definition ->> 'provider' = release_provider.name));

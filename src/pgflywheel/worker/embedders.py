@@ -124,7 +124,7 @@ class Calls:
         if begun.decision == "over_budget":
             raise PutOff(seconds, Fault("over_budget", detail), costs=False)
         if monotonic() + seconds > patience or self.ours.stopping.is_set():
-            raise PutOff(jittered(seconds), Fault("rate_limited", detail), costs=False)
+            raise PutOff(jittered(seconds), Fault("waits", detail), costs=False)
         return jittered(seconds)
 
     async def _make(

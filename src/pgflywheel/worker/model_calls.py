@@ -142,7 +142,7 @@ class Caller:
         if begun.decision == "over_budget":
             raise PutOff(seconds, Fault("over_budget", detail), costs=False)
         if monotonic() + seconds > patience or self.site.stopping.is_set():
-            raise PutOff(jittered(seconds), Fault("rate_limited", detail), costs=False)
+            raise PutOff(jittered(seconds), Fault("waits", detail), costs=False)
         await asyncio.sleep(jittered(seconds))
 
     async def _make(self, ask: Ask, endpoint: Endpoint, prompt: Prompt, call: Mapping[str, Any]) -> Answered:

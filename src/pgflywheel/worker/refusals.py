@@ -47,7 +47,7 @@ def no_provider(name: str) -> PutOff:
 
 def no_place(name: str) -> PutOff:
     """Return what becomes of a call that finds no place among those of this worker."""
-    return PutOff(jittered(1.0), Fault("rate_limited", f"{name} takes no more calls now"), costs=False)
+    return PutOff(jittered(1.0), Fault("waits", f"{name} takes no more calls now"), costs=False)
 
 
 async def blocked(database: Database, provider: str, failure: CallFailed) -> PutOff | None:
