@@ -30,8 +30,8 @@ QUESTION = {
     "provider": "fake",
     "model": "small",
 }
-# Kept beside the product's own books, in the transactions that write these: what each call had set aside, and how much
-# of a budget was spent and reserved at any moment.
+# Kept beside the product's own books, in the transactions that write these: what each call had set aside, under
+# which ids a worker worked, and how much of a budget was spent and reserved at any moment.
 WITNESSES = """
     create table public.set_aside (call_id uuid, usd double precision, provider text, tokens integer, at timestamptz);
     create function public.note_set_aside() returns trigger language plpgsql as 'begin
@@ -40,6 +40,12 @@ WITNESSES = """
     end';
     create trigger note_set_aside after insert on flywheel._reservations
       for each row execute function public.note_set_aside();
+
+    create table public.entered (worker_id uuid, name text);
+    create function public.note_entered() returns trigger language plpgsql as
+    'begin insert into public.entered values (new.worker_id, new.name); return null; end';
+    create trigger note_entered after insert on flywheel._workers
+      for each row execute function public.note_entered();
 
     create table public.funded (budget_id uuid, usd double precision, at timestamptz default clock_timestamp());
     create function public.note_funded() returns trigger language plpgsql as

@@ -77,6 +77,8 @@ def stop_past_the_lease(connection: Connection, worker: WorkerProcess) -> int:
     query = "select count(*) from flywheel._running where worker_id = any (%s)"
     held = int(value(connection, query, [ids]))
     wait_until("its jobs are taken from it", lambda: value(connection, query, [ids]) == 0, 30)
+    row = "select count(*) from flywheel._workers where worker_id = any (%s)"
+    wait_until("its lease is over, also if it held none", lambda: value(connection, row, [ids]) == 0, 30)
     worker.thaw()
     entered = "select count(*) from flywheel._workers where name = %s and worker_id <> all (%s)"
     wait_until("it goes on under a new id", lambda: value(connection, entered, [worker.name, ids]), 30)
