@@ -101,7 +101,7 @@ def test_eight_workers_pass_no_limit_of_a_provider_and_no_budget(
         assert passed <= REQUESTS * SHARE
         assert tokens <= TOKENS * SHARE
         most = fakes["places"].most_in_flight
-        assert most == PLACES
+        assert 1 < most <= PLACES
         took = max(each.began for each in fakes["requests"].requests) - fakes["requests"].requests[0].began
     books = assert_all_scored(connection)
     assert all(worker.alive for worker in workers)
