@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, astuple, dataclass, field
+from dataclasses import astuple, dataclass, field
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 from pgflywheel.errors import CheckFailed, UsageError
 
@@ -86,6 +85,7 @@ async def prepare(database: Database, wanted: Wanted, question: Question) -> Cas
     from pgflywheel.db import judge_trials, providers
     from pgflywheel.judge.definition import JudgeDefinition
     from pgflywheel.judge.records import Shot
+    from pgflywheel.worker.judgements import item_of
 
     judge = await _judge(database, wanted)
     definition = JudgeDefinition.of(judge.validator, judge.definition)
@@ -93,7 +93,7 @@ async def prepare(database: Database, wanted: Wanted, question: Question) -> Cas
     about = None
     if question.span_id is not None:
         about = await judge_trials.subject(database, question.span_id, definition.context.session)
-    item = _item_of_texts(question) if about is None else _item_of_span(about)
+    item = _item_of_texts(question) if about is None else item_of(about)
     vector = await _vector(database, definition, item) if definition.shots.wanted else None
     shown = await _shots(database, judge, about, vector, wanted.definitions or [])
     return Case(judge, definition, provider, item, [Shot(*astuple(each)) for each in shown])
@@ -149,19 +149,21 @@ class _Caller:
     async def _call(self, prompt: Prompt) -> Asked:
         """Make a call within the limits and budgets all workers share, and record it."""
         from pgflywheel.db import calls
+        from pgflywheel.judge.entry import announced, answered, failed
         from pgflywheel.judge.failures import CallFailed
         from pgflywheel.judge.judgement import read
         from pgflywheel.judge.price import cost_usd
 
-        call = _described(self.case, prompt)
+        of_test = {"fence": None, "version_id": self.case.judge.version_id, "attempt": 1, "purpose": "test"}
+        call = announced(prompt, self.case.item) | of_test
         await self._begin(call)
         try:
             reply = await self.client.complete(prompt, self.case.definition.time_limit_ms)
         except CallFailed as failure:
-            await calls.end_calls(self.database, [call | _failed(failure)])
+            await calls.end_calls(self.database, [call | failed(failure)])
             raise
         reading = read(reply)
-        await calls.end_calls(self.database, [call | _answered(reply, reading)])
+        await calls.end_calls(self.database, [call | answered(reply, reading)])
         cost = cost_usd(reply.usage, self.case.provider.prices.get(prompt.model))
         asked = Asked(prompt, reply, reading, cost)
         self.calls.append(asked)
@@ -257,71 +259,6 @@ def _item_of_texts(question: Question) -> Item:
     from pgflywheel.judge.records import Item
 
     return Item(question.input, question.output)
-
-
-def _item_of_span(about: Subject) -> Item:
-    from pgflywheel.judge.records import Item, Step, Turn
-
-    return Item(
-        about.input,
-        about.output,
-        span_id=about.span_id,
-        revision=about.revision,
-        trace_id=about.trace_id,
-        project=about.project,
-        node=about.node,
-        documents=about.documents,
-        messages=about.messages,
-        parents=tuple(Step(each["node"], each["input"], each["output"]) for each in about.parents),
-        session=tuple(Turn(each["input"], each["output"]) for each in about.session),
-    )
-
-
-def _described(case: Case, prompt: Prompt) -> dict[str, Any]:
-    """Return what is known of a call before it is made."""
-    return {
-        "call_id": uuid4(),
-        "fence": None,
-        "version_id": case.judge.version_id,
-        "span_id": case.item.span_id,
-        "revision": case.item.revision if case.item.span_id else None,
-        "trace_id": case.item.trace_id,
-        "project": case.item.project,
-        "vote": prompt.vote,
-        "attempt": 1,
-        "repair": prompt.repair,
-        "provider": prompt.provider,
-        "model": prompt.model,
-        "rung": prompt.rung,
-        "request_hash": prompt.request_hash,
-        "shots": [str(shot) for shot in prompt.shots],
-        "input_tokens": prompt.input_tokens,
-        "output_tokens": prompt.output_tokens,
-        "purpose": "test",
-    }
-
-
-def _answered(reply: Reply, reading: Reading) -> dict[str, Any]:
-    return {
-        "outcome": reading.outcome,
-        "http_status": reply.http_status,
-        "detail": reading.judgement.detail,
-        "reply": reply.to_json(),
-        "answered_by": reply.model,
-        "latency_ms": reply.latency_ms,
-        **asdict(reply.usage),
-    }
-
-
-def _failed(failure: CallFailed) -> dict[str, Any]:
-    nothing = {"input_tokens": None, "cached_tokens": None, "output_tokens": None}
-    return {
-        "outcome": failure.outcome,
-        "http_status": failure.http_status,
-        "detail": failure.detail,
-        "latency_ms": failure.latency_ms,
-        **nothing,
-    }
 
 
 def _as_error(failure: CallFailed, provider: str) -> CheckFailed:

@@ -13,6 +13,7 @@ from typing import Any
 from uuid import UUID
 
 from pgflywheel.db.batches import Back
+from pgflywheel.judge.entry import answered
 from pgflywheel.judge.failures import CallFailed, failure_of
 from pgflywheel.judge.judgement import read, unscored
 from pgflywheel.judge.price import cost_usd
@@ -100,17 +101,8 @@ def _answered(response: Mapping[str, Any], prices: Prices | None) -> dict[str, A
         raise failure_of(status if isinstance(status, int) else 500, body, {})
     reply = reply_of(body, 200, 0.0)
     reading = read(reply)
-    return {
-        "outcome": reading.outcome,
-        "http_status": 200,
-        "detail": reading.judgement.detail,
-        "reply": reply.to_json(),
-        "answered_by": reply.model,
-        "input_tokens": reply.usage.input_tokens,
-        "cached_tokens": reply.usage.cached_tokens,
-        "output_tokens": reply.usage.output_tokens,
-        "cost_usd": cost_usd(reply.usage, prices, batch=True),
-    }
+    cost = cost_usd(reply.usage, prices, batch=True)
+    return answered(reply, reading) | {"latency_ms": None, "cost_usd": cost}  # a file tells nothing of the time
 
 
 def _failed(failure: CallFailed) -> dict[str, Any]:

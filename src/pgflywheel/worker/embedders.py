@@ -22,6 +22,7 @@ from pgflywheel.db.connect import Database
 from pgflywheel.db.embedders import EmbedderRow
 from pgflywheel.errors import UsageError
 from pgflywheel.judge.embed import Embedder, make
+from pgflywheel.judge.entry import failed
 from pgflywheel.judge.failures import CallFailed
 from pgflywheel.judge.prompt import tokens_of
 from pgflywheel.judge.records import Embeddings
@@ -32,7 +33,6 @@ from pgflywheel.worker.refusals import (
     Fault,
     PutOff,
     blocked,
-    failed,
     jittered,
     no_place,
     no_provider,

@@ -97,7 +97,7 @@ class Judgements:
                 jobs[subject.fence],
                 version,
                 subject.span_id,
-                Case(subject, _item(subject), definition, degraded, shown),
+                Case(subject, item_of(subject), definition, degraded, shown),
                 definition.votes,
             )
             for subject, shown in zip(subjects, shots, strict=True)
@@ -206,7 +206,8 @@ def _unread(batch: Batch, version: Version, subjects: Sequence[Subject]) -> list
     return [Ask(batch.worker_id, jobs[each.fence], version, each.span_id, None) for each in subjects]
 
 
-def _item(subject: Subject) -> Item:
+def item_of(subject: Subject) -> Item:
+    """Return a span as the judge sees it."""
     return Item(
         subject.input,
         subject.output,

@@ -13,11 +13,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any
-from uuid import uuid4
 
 from pgflywheel.db.calls import Begun
-from pgflywheel.db.judgements import Subject
 from pgflywheel.errors import UsageError
+from pgflywheel.judge.entry import announced, answered, failed
 from pgflywheel.judge.failures import CallFailed
 from pgflywheel.judge.judgement import Reading, read
 from pgflywheel.judge.ladder import Ladder
@@ -33,7 +32,6 @@ from pgflywheel.worker.refusals import (
     Unanswered,
     blocked,
     delay_seconds,
-    failed,
     jittered,
     no_place,
     no_provider,
@@ -103,7 +101,12 @@ class Caller:
     async def call(self, ask: Ask, prompt: Prompt) -> Answered:
         """Return the reply to a prompt; Unanswered says what is to be done when there is none."""
         endpoint = await self.endpoint(prompt.provider)
-        call = _described(ask, prompt)
+        call = announced(prompt, ask.subject.item) | {
+            "fence": ask.job.fence,
+            "version_id": ask.version.version_id,
+            "attempt": ask.job.attempt,
+            "purpose": "score",
+        }
         patience = monotonic() + PATIENCE_SECONDS
         while True:
             begun = await self._begin(ask, endpoint, call, patience)
@@ -160,7 +163,7 @@ class Caller:
             self._enter(ask, endpoint, call, {"outcome": "connection_lost", "detail": type(error).__name__})
             raise
         reading = read(reply)
-        self._enter(ask, endpoint, call, _answered(reply, reading))
+        self._enter(ask, endpoint, call, answered(reply, reading))
         return Answered(prompt, reply, reading, cost_usd(reply.usage, endpoint.provider.prices.get(prompt.model)))
 
     def _enter(self, ask: Ask, endpoint: Endpoint, call: Mapping[str, Any], said: Mapping[str, Any]) -> None:
@@ -179,42 +182,3 @@ class Caller:
         if failure.treatment == "step_down" and self.ladder.step_down(prompt, failure):
             return StepDown(failure.detail)
         return Rejected(failure.detail)
-
-
-def _described(ask: Ask, prompt: Prompt) -> dict[str, Any]:
-    """Return what the ledger knows of a call before it is made."""
-    subject: Subject = ask.subject.subject
-    return {
-        "call_id": uuid4(),
-        "fence": ask.job.fence,
-        "version_id": ask.version.version_id,
-        "span_id": subject.span_id,
-        "revision": subject.revision,
-        "trace_id": subject.trace_id,
-        "project": subject.project,
-        "vote": prompt.vote,
-        "attempt": ask.job.attempt,
-        "repair": prompt.repair,
-        "provider": prompt.provider,
-        "model": prompt.model,
-        "rung": prompt.rung,
-        "request_hash": prompt.request_hash,
-        "shots": list(prompt.shots) or None,
-        "input_tokens": prompt.input_tokens,
-        "output_tokens": prompt.output_tokens,
-        "purpose": "score",
-    }
-
-
-def _answered(reply: Reply, reading: Reading) -> dict[str, Any]:
-    return {
-        "outcome": reading.outcome,
-        "http_status": reply.http_status,
-        "detail": reading.judgement.detail,
-        "reply": reply.to_json(),
-        "answered_by": reply.model,
-        "input_tokens": reply.usage.input_tokens,
-        "cached_tokens": reply.usage.cached_tokens,
-        "output_tokens": reply.usage.output_tokens,
-        "latency_ms": reply.latency_ms,
-    }

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import random
 from dataclasses import dataclass
-from typing import Any
 
 from pgflywheel.db import calls
 from pgflywheel.db.connect import Database
@@ -74,16 +73,6 @@ def later_of(failure: CallFailed | PutOff, attempt: int) -> PutOff:
 def delay_seconds(attempt: int) -> float:
     """Return the wait before the next attempt: doubling, with jitter so that calls do not come back together."""
     return min(LAST_DELAY_SECONDS, FIRST_DELAY_SECONDS * 2.0 ** (attempt - 1)) * random.uniform(0.5, 1.0)
-
-
-def failed(failure: CallFailed) -> dict[str, Any]:
-    """Return what flywheel.calls says of a call that failed."""
-    return {
-        "outcome": failure.outcome,
-        "http_status": failure.http_status,
-        "detail": failure.detail,
-        "latency_ms": failure.latency_ms,
-    }
 
 
 def jittered(seconds: float) -> float:
