@@ -73,12 +73,23 @@ def test_names_with_an_underscore_are_said_to_be_internal(connection: Connection
     assert {name.split("(")[0].removeprefix("flywheel.") for name in offenders(connection, query)} <= allowed
 
 
+def test_changes_without_a_key_can_be_published(connection: Connection) -> None:
+    """They are appended in the writer's statement and deleted together: a key would cost and serve nobody."""
+    identities = rows(
+        connection,
+        "select relname::text, relreplident::text from pg_class where relnamespace = 'flywheel'::regnamespace"
+        " and relname in ('_score_changes', '_span_changes', '_span_deltas', '_label_changes') order by 1",
+    )
+    assert [identity for _, identity in identities] == ["f"] * 4
+
+
 def test_every_table_has_a_primary_key_and_no_sequence(connection: Connection) -> None:
     assert not offenders(
         connection,
         f"""select oid::regclass::text from pg_class
              where relnamespace in {SPACES} and relkind in ('r', 'p')
-               and not exists (select from pg_index where indrelid = pg_class.oid and indisprimary)""",
+               and not exists (select from pg_index where indrelid = pg_class.oid and indisprimary)
+               and relname !~ '^_(score|span|label)_(changes|deltas)$'""",
     )
     assert not offenders(
         connection, f"select oid::regclass::text from pg_class where relnamespace in {SPACES} and relkind = 'S'"
