@@ -1,0 +1,1 @@
+"""Numbers that need numpy and scikit-learn (extra ``analysis``); knows no database."""
