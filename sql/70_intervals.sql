@@ -81,6 +81,18 @@ end
 $function$;
 comment on function flywheel._normal_quantile is 'Internal: the standard normal quantile of p, for 0 < p < 1.';
 
+create or replace function flywheel._require(holds boolean, message text, hint text) returns void
+language plpgsql immutable parallel safe security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  if not holds then
+    raise exception using errcode = '22023', message = _require.message, hint = _require.hint;
+  end if;
+end
+$function$;
+comment on function flywheel._require is 'Internal: refuse numbers that cannot be; what is unknown (null) is not refused.';
+
 create or replace function flywheel.wilson_interval(
   passes bigint, total bigint, confidence double precision default 0.95,
   out low double precision, out high double precision)
@@ -221,7 +233,7 @@ comment on function flywheel.begg_greenes is
 -- Pure, so for everyone who reads numbers; what views call is run as whoever reads them.
 select flywheel._grant(role, 'execute on function flywheel.' || name)
   from unnest(array['flywheel_analyst', 'flywheel_reviewer', 'flywheel_worker', 'flywheel_admin']) as role, unnest(array[
-  '_lgamma', '_log_beta', '_incomplete_beta', '_binomial_cdf', '_normal_quantile', 'wilson_interval',
+  '_lgamma', '_log_beta', '_incomplete_beta', '_binomial_cdf', '_normal_quantile', '_require', 'wilson_interval',
   'clopper_pearson_upper', '_log_likelihood', 'confidence_sequence', 'mcnemar_exact', 'paired_log_e',
   'corrected_rate', 'begg_greenes'
 ]) as name;
