@@ -31,10 +31,11 @@ comment on function flywheel._effective_interval is
   'Internal: Wilson score interval of an estimate with this standard error; as of the labels alone where the error is 0 or the rate at an end.';
 
 -- _ppi: the label's mean, moved by lambda times what the labelled rows' judge values differ from all the others'. Variances
--- divide by n - ddof: 0 as ppi-python does, 1 as GLIDE does for strata.
+-- divide by n - ddof, lambda is at most `most`: 0 and 1 as in ppi-python, 1 and without limit as in GLIDE.
 create or replace function flywheel._ppi(
   n bigint, sum_y double precision, sum_f double precision, sum_yf double precision, sum_ff double precision,
   sum_yy double precision, others bigint, others_sum_f double precision, others_sum_ff double precision, ddof integer,
+  most double precision,
   out rate double precision, out standard_error double precision, out lambda double precision, out correlation double precision)
 language sql immutable strict parallel safe security invoker
 begin atomic
@@ -48,7 +49,7 @@ begin atomic
                          ((sum_ff + others_sum_ff) - (n + others) * f_all ^ 2) / nullif(n + others - 1, 0)
                  ) as spread (var_y, var_f, cov, var_others, var_all),
          lateral (select case when var_all > 1e-12
-                      then least(1, greatest(0, cov * n / (n - ddof) / ((1 + n::double precision / others) * var_all))) else 0 end) as best (tuned);
+                      then least(most, greatest(0, cov * n / (n - ddof) / ((1 + n::double precision / others) * var_all))) else 0 end) as best (tuned);
 end;
 comment on function flywheel._ppi is 'Internal: PPI++ estimate of a mean with its standard error, from sums of labels y and judge values f.';
 
@@ -72,7 +73,7 @@ begin
   lambda := 0;
   standard_error := sqrt(greatest(0, sum_yy / nullif(n, 0) - rate ^ 2) / nullif(n, 0));
   if n >= greatest(3, minimum_labels) and others >= 2 then
-    tuned := flywheel._ppi(n, sum_y, sum_f, sum_yf, sum_ff, sum_yy, others, others_sum_f, others_sum_ff, 0);
+    tuned := flywheel._ppi(n, sum_y, sum_f, sum_yf, sum_ff, sum_yy, others, others_sum_f, others_sum_ff, 0, 1);
     if tuned.correlation > 1 / sqrt(n - 2) then
       rate := tuned.rate;
       lambda := tuned.lambda;
@@ -194,7 +195,7 @@ begin
            case when labelled < 2 then 0
                 else coalesce(ppi.standard_error, sqrt(greatest(0, yy / labelled - (y / labelled) ^ 2) / (labelled - 1))) end as error
       from merged
-      left join lateral flywheel._ppi(labelled, y, f, yf, ff, yy, rest, rest_f, rest_ff, 1) as ppi on labelled > 1 and rest > 1
+      left join lateral flywheel._ppi(labelled, y, f, yf, ff, yy, rest, rest_f, rest_ff, 1, 'infinity') as ppi on labelled > 1 and rest > 1
   )
   select sum(weight * p) as mean, sqrt(sum((weight * error) ^ 2)) as error, sum(labelled)::bigint as labelled, count(*) as strata,
          coalesce(sum(weight) filter (where labelled < 2), 0) / 2 as unknown
