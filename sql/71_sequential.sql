@@ -49,7 +49,7 @@ as $function$
 declare
   rate_a double precision := (seen_passes_a + prior_a[1]) / (seen_a + prior_a[1] + prior_a[2]);
   rate_b double precision := (seen_passes_b + prior_b[1]) / (seen_b + prior_b[1] + prior_b[2]);
-  shared double precision := (total_a * rate_a + total_b * rate_b) / (total_a + total_b);
+  shared double precision := (total_a * rate_a + total_b * rate_b) / nullif(total_a + total_b, 0);
 begin
   perform flywheel._require(passes_a between 0 and total_a and passes_b between 0 and total_b and total_a > 0 and total_b > 0
       and seen_passes_a between 0 and seen_a and seen_passes_b between 0 and seen_b
@@ -224,19 +224,22 @@ set search_path = pg_catalog, pg_temp
 as $function$
 declare
   p double precision := case when q1 > q0 then coalesce(q, q0) else 1 - coalesce(q, q0) end;
-  up double precision := case when q1 > q0 then ln(q1 / q0) else ln((1 - q1) / (1 - q0)) end;
-  down double precision := case when q1 > q0 then ln((1 - q0) / (1 - q1)) else ln(q0 / q1) end;
-  ratio double precision := greatest(up, down) / least(up, down);
-  whole integer := floor(ratio + 1e-9);
-  below integer := greatest(1, floor(h / least(up, down))::integer);
+  up double precision;
+  down double precision;
+  ratio double precision;
+  below integer;
   logs double precision[];
 begin
   perform flywheel._require_rates(q0, q1);
   perform flywheel._require(h > 0 and p > 0 and p < 1, format('no limit %s is reached at a fail rate of %s', h, coalesce(q, q0)),
     'The limit is above 0, the fail rate between 0 and 1.');
+  up := case when q1 > q0 then ln(q1 / q0) else ln((1 - q1) / (1 - q0)) end;
+  down := case when q1 > q0 then ln((1 - q0) / (1 - q1)) else ln(q0 / q1) end;
+  ratio := greatest(up, down) / least(up, down) + 1e-9;
+  below := greatest(1, floor(h / least(up, down))::integer);
   for side in 0 .. 1 loop
-    logs[side] := ln(case when up >= down then flywheel._cusum_levels(p, whole, greatest(0, ratio - whole), below + side)
-                          else flywheel._cusum_steps(p, whole, greatest(0, ratio - whole), below + side) end);
+    logs[side] := ln(case when up >= down then flywheel._cusum_levels(p, floor(ratio)::integer, ratio - floor(ratio), below + side)
+                          else flywheel._cusum_steps(p, floor(ratio)::integer, ratio - floor(ratio), below + side) end);
   end loop;
   return greatest(1, exp(logs[0] + (h / least(up, down) - below) * (logs[1] - logs[0])));
 end
