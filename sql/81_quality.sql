@@ -1,5 +1,5 @@
 -- Quality: pass rates as validators say them, by time, node, release and any other grouping. What people's labels add to
--- that is in 81_estimates.sql.
+-- that is in 81_quality_estimates.sql.
 --
 -- A rate is of what was judged: unscored is never a fail. A rate of nothing is null and may be anything in [0, 1].
 -- Versions of a validator are never added up: two wordings are two instruments.
