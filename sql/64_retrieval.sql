@@ -253,5 +253,5 @@ comment on function flywheel.retrieve_examples is
   'Examples for an application''s own prompt from a project and node (and the question of a validator): fixed outputs, and outputs that passed; the most relevant last, with every component of their rank.';
 
 select flywheel._grant(role, 'execute on function flywheel.retrieve_examples(text, text, text, integer, text, text, double precision[], uuid, text, integer, double precision, double precision)')
-  from unnest(array['flywheel_writer', 'flywheel_analyst', 'flywheel_admin']) as role;
+  from unnest(array['flywheel_writer', 'flywheel_admin']) as role;
 select flywheel._grant('flywheel_worker', 'execute on function flywheel._shots_for(uuid, uuid[], timestamptz[], real[], integer), flywheel._shot_policy(jsonb)');

@@ -232,9 +232,12 @@ $function$;
 comment on function flywheel.lowest_scores is
   'The n lowest current scores of a validator (null = of all) in a time, with their critiques: fails first, then by value, the newest first. Unscored spans are not among them.';
 
-create or replace view flywheel.lowest_scores_today as
-  select span_id, "time", validator, version, passed, value, critique, project, environment, release, node, trace_id, severity, provisional
-    from flywheel.lowest_scores(null, now() - interval '1 day', now(), 100);
+create or replace view flywheel.lowest_scores_today as       -- not through the function: analysts may not call it
+  select span_id, started_at as time, validator, version, passed, value, critique, project, environment, release, node, trace_id, severity, provisional
+    from flywheel.current_scores
+   where started_at >= now() - interval '1 day' and started_at < now() and passed is not null
+   order by passed, value nulls last, started_at desc, span_id
+   limit 100;
 comment on view flywheel.lowest_scores_today is 'The 100 lowest current scores of the last 24 hours, with their critiques. For more: lowest_scores().';
 
 -- Comments on columns: one meaning each, in whichever of these views they stand.
@@ -282,4 +285,6 @@ select flywheel._grant(role, privilege)
   'select on flywheel.quality_by_minute, flywheel.quality_by_hour, flywheel.quality_by_day, flywheel.quality_by_validator,
              flywheel.quality_by_node, flywheel.quality_by_release, flywheel.score_distributions, flywheel.lowest_scores_today',
   'execute on function flywheel._wilson_low(bigint, bigint), flywheel._wilson_high(bigint, bigint), flywheel._quality_since(),
-                       flywheel.quality(timestamptz, timestamptz, text[]), flywheel.lowest_scores(text, timestamptz, timestamptz, integer)']) as privilege;
+                       flywheel.quality(timestamptz, timestamptz, text[])']) as privilege;
+-- Critiques quote what they are about.
+select flywheel._grant('flywheel_admin', 'execute on function flywheel.lowest_scores(text, timestamptz, timestamptz, integer)');

@@ -18,7 +18,10 @@ begin
         (1, 'flywheel.accounts', 'flywheel.validator_versions'), (1, 'flywheel.queue_status', 'flywheel._lanes'),
         (1, 'flywheel_bi.spans', 'flywheel.spans'),
         (1, 'flywheel_bi.scores', 'flywheel.validator_versions'), (2, 'flywheel_bi.scores', 'flywheel.spans'),
-        (3, 'flywheel_bi.scores', 'flywheel.scores')) as source(place, shown_by, held_by)
+        (3, 'flywheel_bi.scores', 'flywheel.scores'),
+        (1, 'flywheel_bi.content_spans', 'flywheel.spans'), (1, 'flywheel_bi.content_scores', 'flywheel.spans'), (2, 'flywheel_bi.content_scores', 'flywheel.scores'),
+        (1, 'flywheel_bi.content_labels', 'flywheel.labels'), (1, 'flywheel_bi.content_fixes', 'flywheel.fixes'),
+        (1, 'flywheel_bi.content_feedback', 'flywheel.feedback')) as source(place, shown_by, held_by)
       join pg_catalog.pg_attribute as shown on shown.attrelid = source.shown_by::regclass
       join pg_catalog.pg_attribute as held on held.attrelid = source.held_by::regclass and held.attname = shown.attname
      where shown.attnum > 0 and not held.attisdropped
@@ -80,6 +83,15 @@ begin
       ('flywheel_bi.scores', 'validator', 'Name of the validator.'),
       ('flywheel_bi.scores', 'version', 'Which version of it judged.'),
       ('flywheel_bi.scores', 'provisional', 'Whether a judge said it that labels do not let decide yet; false for code.'),
+      ('flywheel_bi.content_spans', 'time', 'When the step began.'),
+      ('flywheel_bi.content_scores', 'time', 'When the step began that was judged.'),
+      ('flywheel_bi.content_scores', 'validator', 'Name of the validator.'),
+      ('flywheel_bi.content_scores', 'version', 'Which version of it judged.'),
+      ('flywheel_bi.content_labels', 'time', 'When the label was given.'),
+      ('flywheel_bi.content_labels', 'validator', 'Name of the validator whose question it answers.'),
+      ('flywheel_bi.content_fixes', 'time', 'When the fix was given.'),
+      ('flywheel_bi.content_fixes', 'validator', 'Name of the validator whose question it answers; null = no particular one.'),
+      ('flywheel_bi.content_feedback', 'time', 'When the user did it.'),
       ('flywheel_bi.scores', 'pass', '1 = pass, 0 = fail, null = unscored; its average is the pass rate.')) as own(view, name, meaning)
   loop
     execute format('comment on column %s.%I is %L', said.view::regclass, said.name, said.meaning);
