@@ -153,8 +153,11 @@ set search_path = pg_catalog, pg_temp
 as $function$
 declare
   old record;
+  cut_day date := (purge.before at time zone 'UTC')::date;
+  day_is_cut boolean;
 begin
   perform pg_advisory_xact_lock('flywheel'::regnamespace::oid::integer, 5);   -- a second purge looks when the first is done
+  perform pg_advisory_xact_lock('flywheel'::regnamespace::oid::integer, 6);   -- a fold would wait for a table that is dropped
   for old in
     select parts.relation, parts.partition, parts.day
       from flywheel._partitions as parts
@@ -168,6 +171,8 @@ begin
     return next;
   end loop;
   lock table only flywheel.spans_default, only flywheel.scores_default in share row exclusive mode;   -- who updates old spans is let through first
+  day_is_cut := not isfinite(purge.before) or exists (select from flywheel.spans_default where started_at >= flywheel._day_start(cut_day) and started_at < purge.before)
+    or exists (select from flywheel.scores_default where started_at >= flywheel._day_start(cut_day) and started_at < purge.before);
   delete from flywheel.spans_default where started_at < purge.before;
   delete from flywheel.scores_default where started_at < purge.before;
   delete from flywheel.run_log_default where started_at < purge.before;
@@ -176,6 +181,10 @@ begin
   delete from flywheel.feedback where created_at < purge.before;
   delete from flywheel._faults where occurred_at < purge.before;
   delete from flywheel._escalations where started_at < purge.before;
+  perform flywheel._forget_before(purge.before);
+  if day_is_cut then
+    perform flywheel._rebuild_rollups(cut_day);
+  end if;
 end
 $function$;
 comment on function flywheel.purge is

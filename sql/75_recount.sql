@@ -1,110 +1,157 @@
 -- Recount: what the rollups say, counted from the raw rows. verify_rollups() compares the two; a day is rebuilt from here.
 --
 -- A score counts where its span is, on the span's current revision. A label counts where a version judged that revision.
-
--- _latency_bin: eight bins for each doubling, so a quantile read from bins is off by 4.5 % at most.
-create or replace function flywheel._latency_bin(latency_ms double precision) returns smallint
-language sql immutable parallel safe security invoker
-begin atomic
-  select case when latency_ms is null or latency_ms <> latency_ms then -999
-              else greatest(-80, least(400, floor(11.541560327111707 * ln(greatest(latency_ms, 0.001))))) end::smallint;
-end;
-comment on function flywheel._latency_bin is 'Internal: floor(8 * log2(milliseconds)); -999 = unknown.';
-
-create or replace function flywheel._value_bin(value double precision) returns smallint
-language sql immutable parallel safe security invoker
-begin atomic
-  select case when value is null then -1 else least(19, floor(value * 20)) end::smallint;
-end;
-comment on function flywheel._value_bin is 'Internal: the twentieth of [0, 1] a value lies in, 0 to 19; -1 = no value.';
-
--- _slice_id: a hash, so that who counts needs to ask nobody for a number.
-create or replace function flywheel._slice_id(project text, environment text, release text, node text, node_kind text, root boolean,
-  attribute_1 text, attribute_2 text, attribute_3 text)
-returns uuid
-language sql immutable parallel safe security invoker
-begin atomic
-  select md5(jsonb_build_array(project, environment, release, node, node_kind, root, attribute_1, attribute_2, attribute_3)::text)::uuid;
-end;
-comment on function flywheel._slice_id is 'Internal: the id of a combination of dimensions.';
-
-create or replace function flywheel._attribute_1(span flywheel.spans) returns text
-language sql immutable parallel safe security invoker
-begin atomic
-  select null::text;
-end;
-comment on function flywheel._attribute_1 is 'Internal, generated: own dimension 1 of a span; null = it has none.';
-
-create or replace function flywheel._attribute_2(span flywheel.spans) returns text
-language sql immutable parallel safe security invoker
-begin atomic
-  select null::text;
-end;
-comment on function flywheel._attribute_2 is 'Internal, generated: own dimension 2 of a span; null = it has none.';
-
-create or replace function flywheel._attribute_3(span flywheel.spans) returns text
-language sql immutable parallel safe security invoker
-begin atomic
-  select null::text;
-end;
-comment on function flywheel._attribute_3 is 'Internal, generated: own dimension 3 of a span; null = it has none.';
+-- Bounds are inclusive, so that a span which started at infinity is counted, too. Plans are made for the bounds given:
+-- only their partitions are opened.
 
 -- _recount_scores: spans first, so that a reader locks in the order in which writers and purge() do.
-create or replace function flywheel._recount_scores(since timestamptz, until timestamptz)
-returns table (minute timestamptz, version_id uuid, project text, environment text, release text, node text, node_kind text, root boolean, attribute_1 text, attribute_2 text, attribute_3 text, reason text, value_bin smallint,
-  n bigint, passed bigint, failed bigint, valued bigint, value_sum double precision, value_squares double precision, cost_usd double precision, priced bigint, input_tokens bigint, output_tokens bigint, metered bigint, latency_ms double precision, timed bigint)
-language sql stable security definer
-set search_path = pg_catalog, pg_temp
+create or replace function flywheel._recount_scores(since timestamptz, last timestamptz)
+returns table (minute timestamptz, version_id uuid, project text, environment text, release text, node text, node_kind text, root boolean, attribute_1 text, attribute_2 text, attribute_3 text,
+  reason text, value_bin smallint,
+  n bigint, passed bigint, failed bigint, valued bigint, value_sum double precision, value_squares double precision, cost_usd double precision, priced bigint,
+  input_tokens bigint, output_tokens bigint, metered bigint, latency_ms double precision, timed bigint)
+language plpgsql stable security definer parallel restricted
+set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_custom_plan
 as $function$
-  select date_trunc('minute', spans.started_at), scores.version_id, spans.project, spans.environment, spans.release, spans.node, spans.node_kind, spans.parent_span_id is null,
-         flywheel._attribute_1(spans), flywheel._attribute_2(spans), flywheel._attribute_3(spans),
-         coalesce(scores.unscored_reason, ''), flywheel._value_bin(scores.value),
-         count(*), count(*) filter (where scores.passed), count(*) filter (where not scores.passed),
-         count(scores.value), coalesce(sum(scores.value), 0), coalesce(sum(scores.value * scores.value), 0),
-         coalesce(sum(scores.cost_usd), 0), count(scores.cost_usd),
-         coalesce(sum(scores.input_tokens), 0), coalesce(sum(scores.output_tokens), 0), count(coalesce(scores.input_tokens, scores.output_tokens)),
-         coalesce(sum(scores.latency_ms), 0), count(scores.latency_ms)
-    from flywheel.spans
-    join flywheel.scores on (scores.span_id, scores.started_at, scores.revision) = (spans.span_id, spans.started_at, spans.revision)
-   where spans.started_at >= since and spans.started_at < until
-   group by 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13
+#variable_conflict use_column
+begin
+  return query
+  select counted.minute, counted.version_id, counted.project, counted.environment, counted.release, counted.node, counted.node_kind, counted.root,
+         case when counted.attribute_1 is not null then flywheel._named(1, counted.attribute_1) end,
+         case when counted.attribute_2 is not null then flywheel._named(2, counted.attribute_2) end, case when counted.attribute_3 is not null then flywheel._named(3, counted.attribute_3) end,
+         counted.reason, counted.value_bin, counted.n, counted.passed, counted.failed, counted.valued, counted.value_sum, counted.value_squares, counted.cost_usd, counted.priced, counted.input_tokens, counted.output_tokens, counted.metered, counted.latency_ms, counted.timed
+    from (
+      select flywheel._minute(spans.started_at) as minute, scores.version_id, spans.project, spans.environment, spans.release, spans.node, spans.node_kind, spans.parent_span_id is null as root,
+             flywheel._attribute_1(spans.attributes, spans.model, spans.provider) as attribute_1,
+             flywheel._attribute_2(spans.attributes, spans.model, spans.provider) as attribute_2,
+             flywheel._attribute_3(spans.attributes, spans.model, spans.provider) as attribute_3,
+             coalesce(scores.unscored_reason, '') as reason, flywheel._value_bin(scores.value) as value_bin,
+             count(*) as n, count(*) filter (where scores.passed) as passed, count(*) filter (where not scores.passed) as failed,
+             count(scores.value) as valued, coalesce(sum(scores.value), 0) as value_sum, coalesce(sum(scores.value * scores.value), 0) as value_squares,
+             coalesce(sum(flywheel._summable(scores.cost_usd)), 0) as cost_usd, count(flywheel._summable(scores.cost_usd)) as priced,
+             coalesce(sum(scores.input_tokens), 0) as input_tokens, coalesce(sum(scores.output_tokens), 0) as output_tokens,
+             count(coalesce(scores.input_tokens, scores.output_tokens)) as metered,
+             coalesce(sum(flywheel._summable(scores.latency_ms)), 0) as latency_ms, count(flywheel._summable(scores.latency_ms)) as timed
+        from flywheel.spans
+        join flywheel.scores on (scores.span_id, scores.started_at, scores.revision) = (spans.span_id, spans.started_at, spans.revision)
+       where spans.started_at >= since and spans.started_at <= last
+         and scores.started_at >= since and scores.started_at <= last          -- the same: for the planner
+       group by 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13) as counted;
+end
 $function$;
-comment on function flywheel._recount_scores is 'Internal: scores of spans in [since, until), counted by minute from the raw rows.';
+comment on function flywheel._recount_scores is 'Internal: scores of spans from since to last, counted by minute from the raw rows.';
 
-create or replace function flywheel._recount_spans(since timestamptz, until timestamptz)
-returns table (minute timestamptz, project text, environment text, release text, node text, node_kind text, root boolean, attribute_1 text, attribute_2 text, attribute_3 text, latency_bin smallint,
-  n bigint, errors bigint, running bigint, input_tokens bigint, output_tokens bigint, metered bigint, cost_usd double precision, priced bigint, latency_ms double precision, latency_squares double precision, timed bigint)
-language sql stable security definer
-set search_path = pg_catalog, pg_temp
+create or replace function flywheel._recount_spans(since timestamptz, last timestamptz)
+returns table (minute timestamptz, project text, environment text, release text, node text, node_kind text, root boolean, attribute_1 text, attribute_2 text, attribute_3 text,
+  latency_bin smallint,
+  n bigint, errors bigint, running bigint, input_tokens bigint, output_tokens bigint, metered bigint, cost_usd double precision, priced bigint,
+  latency_ms double precision, latency_squares double precision, timed bigint)
+language plpgsql stable security definer parallel restricted
+set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_custom_plan
 as $function$
-  select date_trunc('minute', spans.started_at), spans.project, spans.environment, spans.release, spans.node, spans.node_kind, spans.parent_span_id is null,
-         flywheel._attribute_1(spans), flywheel._attribute_2(spans), flywheel._attribute_3(spans),
-         flywheel._latency_bin(spans.latency_ms),
-         count(*), count(*) filter (where spans.status = 'error'), count(*) filter (where spans.status = 'running'),
-         coalesce(sum(spans.input_tokens), 0), coalesce(sum(spans.output_tokens), 0), count(coalesce(spans.input_tokens, spans.output_tokens)),
-         coalesce(sum(spans.cost_usd), 0), count(spans.cost_usd),
-         coalesce(sum(spans.latency_ms), 0), coalesce(sum(spans.latency_ms * spans.latency_ms), 0), count(spans.latency_ms)
-    from flywheel.spans
-   where spans.started_at >= since and spans.started_at < until
-   group by 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11
+#variable_conflict use_column
+begin
+  return query
+  select counted.minute, counted.project, counted.environment, counted.release, counted.node, counted.node_kind, counted.root,
+         case when counted.attribute_1 is not null then flywheel._named(1, counted.attribute_1) end,
+         case when counted.attribute_2 is not null then flywheel._named(2, counted.attribute_2) end, case when counted.attribute_3 is not null then flywheel._named(3, counted.attribute_3) end,
+         counted.latency_bin, counted.n, counted.errors, counted.running, counted.input_tokens, counted.output_tokens, counted.metered, counted.cost_usd, counted.priced, counted.latency_ms, counted.latency_squares, counted.timed
+    from (
+      select flywheel._minute(spans.started_at) as minute, spans.project, spans.environment, spans.release, spans.node, spans.node_kind, spans.parent_span_id is null as root,
+             flywheel._attribute_1(spans.attributes, spans.model, spans.provider) as attribute_1,
+             flywheel._attribute_2(spans.attributes, spans.model, spans.provider) as attribute_2,
+             flywheel._attribute_3(spans.attributes, spans.model, spans.provider) as attribute_3,
+             flywheel._latency_bin(spans.latency_ms) as latency_bin,
+             count(*) as n, count(*) filter (where spans.status = 'error') as errors, count(*) filter (where spans.status = 'running') as running,
+             coalesce(sum(spans.input_tokens), 0) as input_tokens, coalesce(sum(spans.output_tokens), 0) as output_tokens,
+             count(coalesce(spans.input_tokens, spans.output_tokens)) as metered,
+             coalesce(sum(flywheel._summable(spans.cost_usd)), 0) as cost_usd, count(flywheel._summable(spans.cost_usd)) as priced,
+             coalesce(sum(spans.latency_ms), 0) as latency_ms, coalesce(sum(spans.latency_ms * spans.latency_ms), 0) as latency_squares, count(spans.latency_ms) as timed
+        from flywheel.spans
+       where spans.started_at >= since and spans.started_at <= last
+       group by 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11) as counted;
+end
 $function$;
-comment on function flywheel._recount_spans is 'Internal: spans in [since, until), counted by minute from the raw rows.';
+comment on function flywheel._recount_spans is 'Internal: spans from since to last, counted by minute from the raw rows.';
 
--- _recount_cells: one row for each labelled score of a current revision; labels on which people differ count nowhere.
-create or replace function flywheel._recount_cells(since timestamptz, until timestamptz)
-returns table (span_id uuid, started_at timestamptz, revision integer, version_id uuid, project text, environment text, release text, node text, node_kind text, root boolean, attribute_1 text, attribute_2 text, attribute_3 text,
-  lane text, judge_passed boolean, human_passed boolean, value double precision)
-language sql stable security definer
-set search_path = pg_catalog, pg_temp
-as $function$
-  select spans.span_id, spans.started_at, spans.revision, scores.version_id, spans.project, spans.environment, spans.release, spans.node, spans.node_kind, spans.parent_span_id is null,
-         flywheel._attribute_1(spans), flywheel._attribute_2(spans), flywheel._attribute_3(spans),
-         gold.lane, scores.passed, gold.passed, scores.value
+-- _labelled_scores: labels on which people differ count nowhere.
+create or replace view flywheel._labelled_scores as
+  select gold.span_id, gold.started_at, spans.revision, scores.version_id, spans.project, spans.environment, spans.release, spans.node, spans.node_kind, spans.parent_span_id is null as root,
+         spans.attributes, spans.model, spans.provider, gold.lane, scores.passed as judge_passed, gold.passed as human_passed, scores.value
     from flywheel.gold_labels as gold
     join flywheel.spans on (spans.span_id, spans.started_at, spans.revision) = (gold.span_id, gold.started_at, gold.revision)
     join flywheel.scores on (scores.span_id, scores.started_at, scores.revision) = (spans.span_id, spans.started_at, spans.revision)
-    join flywheel.validator_versions as versions on versions.version_id = scores.version_id
-   where gold.started_at >= since and gold.started_at < until and gold.passed is not null and scores.passed is not null
-     and flywheel._question_of(versions) = gold.validator_id
+    join (select versions.version_id, flywheel._question_of(versions) as validator_id from flywheel.validator_versions as versions offset 0) as asked
+      on (asked.version_id, asked.validator_id) = (scores.version_id, gold.validator_id)
+   where gold.passed is not null and scores.passed is not null;
+comment on view flywheel._labelled_scores is 'Internal: one row for each labelled score of a current revision.';
+comment on column flywheel._labelled_scores.span_id is 'The labelled span.';
+comment on column flywheel._labelled_scores.started_at is 'Its start.';
+comment on column flywheel._labelled_scores.revision is 'Its current revision.';
+comment on column flywheel._labelled_scores.version_id is 'The version that judged it.';
+comment on column flywheel._labelled_scores.project is 'Project of the span.';
+comment on column flywheel._labelled_scores.environment is 'Environment of the span.';
+comment on column flywheel._labelled_scores.release is 'Release of the span.';
+comment on column flywheel._labelled_scores.node is 'Node of the span.';
+comment on column flywheel._labelled_scores.node_kind is 'Kind of the node.';
+comment on column flywheel._labelled_scores.root is 'Whether it is a root span.';
+comment on column flywheel._labelled_scores.attributes is 'Attributes of the span.';
+comment on column flywheel._labelled_scores.model is 'Model of the span.';
+comment on column flywheel._labelled_scores.provider is 'Provider of the span.';
+comment on column flywheel._labelled_scores.lane is 'estimation or triage.';
+comment on column flywheel._labelled_scores.judge_passed is 'What the version says.';
+comment on column flywheel._labelled_scores.human_passed is 'What people say.';
+comment on column flywheel._labelled_scores.value is 'The value of the score.';
+
+create or replace function flywheel._recount_cells(since timestamptz, last timestamptz)
+returns table (span_id uuid, started_at timestamptz, revision integer, version_id uuid, slice_id uuid, project text, environment text, release text, node text, node_kind text, root boolean, attribute_1 text, attribute_2 text, attribute_3 text,
+  lane text, judge_passed boolean, human_passed boolean, value double precision)
+language plpgsql stable security definer parallel restricted
+set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_custom_plan
+as $function$
+#variable_conflict use_column
+begin
+  return query
+  select cells.span_id, cells.started_at, cells.revision, cells.version_id,
+         flywheel._slice_id(cells.project, cells.environment, cells.release, cells.node, cells.node_kind, cells.root, named.attribute_1, named.attribute_2, named.attribute_3),
+         cells.project, cells.environment, cells.release, cells.node, cells.node_kind, cells.root, named.attribute_1, named.attribute_2, named.attribute_3,
+         cells.lane, cells.judge_passed, cells.human_passed, cells.value
+    from (
+      select found.span_id, found.started_at, found.revision, found.version_id, found.project, found.environment, found.release, found.node, found.node_kind, found.root, found.lane, found.judge_passed, found.human_passed, found.value,
+             flywheel._attribute_1(found.attributes, found.model, found.provider) as attribute_1,
+             flywheel._attribute_2(found.attributes, found.model, found.provider) as attribute_2,
+             flywheel._attribute_3(found.attributes, found.model, found.provider) as attribute_3
+        from flywheel._labelled_scores as found
+       where found.started_at >= since and found.started_at <= last) as cells
+   cross join lateral (select case when cells.attribute_1 is not null then flywheel._named(1, cells.attribute_1) end,
+         case when cells.attribute_2 is not null then flywheel._named(2, cells.attribute_2) end, case when cells.attribute_3 is not null then flywheel._named(3, cells.attribute_3) end offset 0) as named(attribute_1, attribute_2, attribute_3);
+end
 $function$;
-comment on function flywheel._recount_cells is 'Internal: labelled scores of spans in [since, until), from the raw rows.';
+comment on function flywheel._recount_cells is 'Internal: labelled scores of spans from since to last, from the raw rows.';
+
+-- _recount_cells_of: a few spans, each found by its key: the tables whose statistics say otherwise are small and change all the time.
+create or replace function flywheel._recount_cells_of(span_ids uuid[], since timestamptz, last timestamptz)
+returns table (span_id uuid, started_at timestamptz, revision integer, version_id uuid, slice_id uuid, project text, environment text, release text, node text, node_kind text, root boolean, attribute_1 text, attribute_2 text, attribute_3 text,
+  lane text, judge_passed boolean, human_passed boolean, value double precision)
+language plpgsql stable security definer parallel restricted
+set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_custom_plan set enable_hashjoin = off set enable_mergejoin = off
+as $function$
+#variable_conflict use_column
+begin
+  return query
+  select cells.span_id, cells.started_at, cells.revision, cells.version_id,
+         flywheel._slice_id(cells.project, cells.environment, cells.release, cells.node, cells.node_kind, cells.root, named.attribute_1, named.attribute_2, named.attribute_3),
+         cells.project, cells.environment, cells.release, cells.node, cells.node_kind, cells.root, named.attribute_1, named.attribute_2, named.attribute_3,
+         cells.lane, cells.judge_passed, cells.human_passed, cells.value
+    from (
+      select found.span_id, found.started_at, found.revision, found.version_id, found.project, found.environment, found.release, found.node, found.node_kind, found.root, found.lane, found.judge_passed, found.human_passed, found.value,
+             flywheel._attribute_1(found.attributes, found.model, found.provider) as attribute_1,
+             flywheel._attribute_2(found.attributes, found.model, found.provider) as attribute_2,
+             flywheel._attribute_3(found.attributes, found.model, found.provider) as attribute_3
+        from flywheel._labelled_scores as found
+       where found.started_at >= since and found.started_at <= last and found.span_id = any (_recount_cells_of.span_ids)) as cells
+   cross join lateral (select case when cells.attribute_1 is not null then flywheel._named(1, cells.attribute_1) end,
+         case when cells.attribute_2 is not null then flywheel._named(2, cells.attribute_2) end, case when cells.attribute_3 is not null then flywheel._named(3, cells.attribute_3) end offset 0) as named(attribute_1, attribute_2, attribute_3);
+end
+$function$;
+comment on function flywheel._recount_cells_of is 'Internal: labelled scores of some spans that started from since to last.';

@@ -46,17 +46,17 @@ CHANGES = [
     f"""
     create table flywheel._score_changes (
       span_id uuid not null,
-      started_at timestamptz not null,
       version_id uuid not null,
-      revision integer not null,
-      sign smallint not null,
-      passed boolean,
-      unscored_reason text,
+      started_at timestamptz not null,
       value double precision,
       cost_usd double precision,
+      latency_ms double precision,
+      revision integer not null,
       input_tokens integer,
       output_tokens integer,
-      latency_ms double precision
+      sign smallint not null,
+      passed boolean,
+      unscored_reason text
     ) {HOT}
     """,
     f"""
@@ -94,7 +94,16 @@ CHANGES = [
         f"alter table flywheel.{table} replica identity full"  # a publication of all tables would refuse the deletes
         for table in ("_score_changes", "_span_changes", "_span_deltas", "_label_changes")
     ),
+    "create index _span_changes_span_id on flywheel._span_changes (span_id)",
     "create index labels_span_id on flywheel.labels (span_id)",
+    # What was deleted may be inserted again, and meet scores that were folded meanwhile.
+    """
+    create table flywheel._lost_spans (
+      span_id uuid not null,
+      started_at timestamptz not null,
+      constraint _lost_spans_pkey primary key (span_id, started_at)
+    )
+    """,
 ]
 
 ROLLUPS = [
@@ -201,6 +210,7 @@ REBUILDS = [
     r"""
     do $block$
     begin
+      lock table flywheel.spans, flywheel.scores in share row exclusive mode;   -- who writes now is let through first
       insert into flywheel._rollup_rebuilds (day, reason)
       select day, 'recorded before there were rollups' from (
         select to_date(right(child.relname, 8), 'YYYYMMDD') as day
@@ -209,7 +219,7 @@ REBUILDS = [
          where link.inhparent = 'flywheel.spans'::regclass and child.relname ~ '_\d{8}$'
            and pg_catalog.pg_relation_size(child.oid) > 0
         union
-        select (started_at at time zone 'UTC')::date from flywheel.spans_default where isfinite(started_at)
+        select (started_at at time zone 'UTC')::date from flywheel.spans_default
       ) as held;
     end
     $block$
@@ -223,6 +233,7 @@ TABLE_COMMENTS = {
     "_span_changes": "Internal: spans changed or deleted since the last fold: as they were (sign -1), as they are (sign 1).",
     "_span_deltas": "Internal: counts of spans to be added to the rollups by the next fold.",
     "_label_changes": "Internal: spans whose labels changed since the last fold.",
+    "_lost_spans": "Internal: spans that were deleted, or had scores before they came.",
     "_score_rollups": "Internal: scores of current revisions, counted by minute, hour and day of their span.",
     "_span_rollups": "Internal: spans, counted by minute, hour and day.",
     "_cell_rollups": "Internal: labelled scores by what validator and people say, by minute, hour and day of their span.",
@@ -268,17 +279,17 @@ COLUMN_COMMENTS = {
     "_slice_values": {"attribute": "1, 2 or 3.", "value": "A value that is counted by name."},
     "_score_changes": {
         "span_id": "Span of the score.",
-        "started_at": "Start of the span.",
         "version_id": "Version that gave it.",
+        "started_at": "Start of the span.",
+        "value": "Its value; null = none.",
+        "cost_usd": "Its cost; null = unknown or free.",
+        "latency_ms": "Time it took; null = unknown.",
         "revision": "Revision it is about.",
+        "input_tokens": "Tokens read for it; null = unknown.",
+        "output_tokens": "Tokens written for it; null = unknown.",
         "sign": "1 written, -1 taken away.",
         "passed": "Its verdict; null = unscored.",
         "unscored_reason": "Why there is no verdict.",
-        "value": "Its value; null = none.",
-        "cost_usd": "Its cost; null = unknown or free.",
-        "input_tokens": "Tokens read for it; null = unknown.",
-        "output_tokens": "Tokens written for it; null = unknown.",
-        "latency_ms": "Time it took; null = unknown.",
     },
     "_span_changes": {
         "span_id": "The span.",
@@ -289,6 +300,7 @@ COLUMN_COMMENTS = {
     },
     "_span_deltas": {"minute": "Minute in which the spans started.", **DIMENSION_COMMENTS, **SPAN_COMMENTS},
     "_label_changes": {"span_id": "The labelled span.", "started_at": "Its start."},
+    "_lost_spans": {"span_id": "The span.", "started_at": "Its start."},
     "_score_rollups": {
         **KEY_COMMENTS,
         "reason": "Why unscored; empty = there is a verdict.",

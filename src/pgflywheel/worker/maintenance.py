@@ -17,7 +17,10 @@ from pgflywheel.worker.site import Site
 
 log = logging.getLogger(__name__)
 TICK_SECONDS = 1.0
-HOT_TABLES = ("_ready", "_running", "_later", "_workers", "_reservations", "_provider_states", "_budget_periods")
+HOT_TABLES = (
+    *("_ready", "_running", "_later", "_workers", "_reservations", "_provider_states", "_budget_periods"),
+    *("_score_changes", "_span_changes", "_span_deltas", "_label_changes", "_fold_state"),
+)
 
 
 @dataclass
@@ -39,6 +42,8 @@ def chores(lease_seconds: float) -> list[Chore]:
     return [
         Chore("promote", "flywheel._promote_later()", TICK_SECONDS),
         Chore("reap", "flywheel._reap()", min(lease_seconds / 3, 10)),
+        Chore("fold", "flywheel._fold()", TICK_SECONDS),
+        Chore("rebuild", "flywheel._rebuild_asked()", TICK_SECONDS),
         Chore("calls", "flywheel._settle_lost()", 10),
         Chore("embeddings", "flywheel._queue_embeddings()", 5),
         Chore("examples", "flywheel._advance_examples()", 5),
