@@ -15,7 +15,8 @@ begin atomic
 end;
 comment on function flywheel._score_interval is 'Internal: Wilson score interval of a rate from n rows; [0, 1] where n is 0.';
 
--- _effective_interval: a standard error says how many independent rows the estimate is worth. Of rates at an end it says nothing.
+-- _effective_interval: a standard error says how many independent rows the estimate is worth. Of a rate at an end it says
+-- nothing, and from fewer than 100 labels it is itself too uncertain to claim more than those labels.
 create or replace function flywheel._effective_interval(
   rate double precision, standard_error double precision, labels bigint, confidence double precision,
   out low double precision, out high double precision)
@@ -23,12 +24,13 @@ language sql immutable parallel safe security invoker
 begin atomic
   select scored.low, scored.high
     from (select least(1, greatest(0, rate))) as inside (rate),
-         lateral flywheel._score_interval(inside.rate, case when inside.rate > 0 and inside.rate < 1 and standard_error > 1e-9
-                                                         then inside.rate * (1 - inside.rate) / standard_error ^ 2
-                                                         else labels end, confidence) as scored;
+         lateral (select case when inside.rate > 0 and inside.rate < 1 and standard_error > 1e-9
+                              then inside.rate * (1 - inside.rate) / standard_error ^ 2 else labels end) as worth (n),
+         lateral flywheel._score_interval(
+           inside.rate, case when labels < 100 then least(labels, worth.n) else worth.n end, confidence) as scored;
 end;
 comment on function flywheel._effective_interval is
-  'Internal: Wilson score interval of an estimate with this standard error; as of the labels alone where the error is 0 or the rate at an end.';
+  'Internal: Wilson score interval of an estimate with this standard error; as of the labels alone where the error is 0, the rate at an end or the labels are few.';
 
 -- _ppi: the label's mean, moved by lambda times what the labelled rows' judge values differ from all the others'. Variances
 -- divide by n - ddof, lambda is at most `most`: 0 and 1 as in ppi-python, 1 and without limit as in GLIDE.

@@ -19,7 +19,7 @@ begin
   perform flywheel._require(passes between 0 and total and weight > 0, format('%s of %s cannot have passed', passes, total),
     'passes lies between 0 and total, weight above 0.');
   for side in 1 .. 2 loop
-    for halving in 1 .. 48 loop
+    for halving in 1 .. 36 loop
       p := (inside[side] + outside[side]) / 2;
       if p > 0 and p < 1 and flywheel._log_beta(weight * p + passes, weight * (1 - p) + total - passes) - flywheel._log_beta(weight * p, weight * (1 - p))
          < flywheel._log_likelihood(p, passes, total) - ln(1 - confidence) then

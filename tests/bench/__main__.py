@@ -25,6 +25,7 @@ NAMES = (
     "retrieve",
     "example_fresh",
     "few_shot_value",
+    "interval_truth",
 )
 
 
