@@ -113,7 +113,8 @@ begin
                    %s
               from flywheel._score_counts
              where grain = %L
-             group by bucket, version_id, project, environment, release, node, node_kind, attribute_1, attribute_2, attribute_3) as counted
+             group by bucket, version_id, project, environment, release, node, node_kind, attribute_1, attribute_2, attribute_3
+            having sum(n) > 0) as counted
           join flywheel._known_versions as versions using (version_id)$code$,
       'quality_by_' || wanted, flywheel._rates_sql(), flywheel._sums_sql(), wanted);
   end loop;
@@ -141,7 +142,8 @@ begin
                    %s
               from flywheel._score_counts
              where grain = 'day' and bucket >= (select flywheel._quality_since())
-             group by version_id, project%s) as counted
+             group by version_id, project%s
+            having sum(n) > 0) as counted
           join flywheel._known_versions as versions using (version_id)
          cross join lateral flywheel.confidence_sequence(counted.passed, counted.passed + counted.failed) as live
          where versions.status in ('active', 'paused', 'retired')$code$,
@@ -161,7 +163,8 @@ create or replace view flywheel.score_distributions as
       select bucket, version_id, project, environment, release, node, value_bin, sum(n)::bigint as n
         from flywheel._score_counts
        where grain = 'day' and value_bin >= 0
-       group by bucket, version_id, project, environment, release, node, value_bin) as counted
+       group by bucket, version_id, project, environment, release, node, value_bin
+      having sum(n) > 0) as counted
     join flywheel._known_versions as versions using (version_id);
 comment on view flywheel.score_distributions is
   'How values in [0, 1] are spread, by day (UTC) in twentieths: a value on a border counts above it, 1 in the last. Scores without a value are in none.';
@@ -204,7 +207,7 @@ begin
   return query execute format($code$
     select counted.time, versions.validator, versions.version, versions.status, versions.annotator_kind, versions.provisional, %s, %s,
            counted.value_sum / nullif(counted.valued, 0), case when counted.priced > 0 then counted.cost_usd end
-      from (select %s as time, version_id%s, %s from (%s) as part group by 1, version_id%s) as counted
+      from (select %s as time, version_id%s, %s from (%s) as part group by 1, version_id%s having sum(n) > 0) as counted
       join flywheel._known_versions as versions using (version_id)$code$,
     shown, flywheel._rates_sql(), bucket, keys, flywheel._sums_sql(), case
       when grain is null then flywheel._counted_sql('_score_counts', quality.since, quality.until)
