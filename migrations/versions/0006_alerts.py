@@ -128,7 +128,7 @@ DELIVERIES = [
     )
     """,
     "create index deliveries_waiting on flywheel._deliveries (run_at) where sent_at is null and dead_at is null",
-    "create index deliveries_created_at on flywheel._deliveries (channel, created_at)",
+    "create index deliveries_created_at on flywheel._deliveries (created_at)",
 ]
 
 TABLE_COMMENTS = {
@@ -190,7 +190,7 @@ COLUMN_COMMENTS = {
         "opened_at": "When it was opened.",
         "last_seen_at": "When the rule fired last.",
         "closed_at": "When it closed by itself; null = open.",
-        "closed_because": "cleared, no data, or rule dropped; null = open.",
+        "closed_because": "cleared, no data, rule changed or rule dropped; null = open.",
         "value": "The metric when the rule fired last.",
         "threshold": "What it was compared with.",
         "effect": "How far the value is on the wrong side.",
