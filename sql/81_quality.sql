@@ -235,11 +235,12 @@ $function$;
 comment on function flywheel.lowest_scores is
   'The n lowest current scores of a validator (null = of all) in a time, with their critiques: fails first, then by value, the newest first. Unscored spans are not among them.';
 
-create or replace view flywheel.lowest_scores_today as       -- not through the function: analysts may not call it
-  select span_id, started_at as time, validator, version, passed, value, critique, project, environment, release, node, trace_id, severity, provisional
-    from flywheel.current_scores
-   where started_at >= now() - interval '1 day' and started_at < now() and passed is not null
-   order by passed, value nulls last, started_at desc, span_id
+create or replace view flywheel.lowest_scores_today as
+  select scores.span_id, scores.started_at as "time", scores.validator, scores.version, scores.passed, scores.value, scores.critique,
+         scores.project, scores.environment, scores.release, scores.node, scores.trace_id, scores.severity, scores.provisional
+    from flywheel.current_scores as scores
+   where scores.started_at >= now() - interval '1 day' and scores.passed is not null
+   order by scores.passed, scores.value nulls last, scores.started_at desc, scores.span_id
    limit 100;
 comment on view flywheel.lowest_scores_today is 'The 100 lowest current scores of the last 24 hours, with their critiques. For more: lowest_scores().';
 

@@ -361,7 +361,7 @@ create or replace view flywheel.metric_status as
          (metrics.definition ->> 'days')::integer as days, metrics.storage,
          case metrics.storage when 'materialized' then metrics.refresh_seconds end as refresh_seconds, metrics.refreshed_at,
          case metrics.storage when 'materialized' then extract(epoch from now() - metrics.refreshed_at)::double precision else 0 end as age_seconds,
-         metrics.refresh_ms, metrics.error, metrics.defined_by, metrics.defined_at
+         metrics.refresh_ms, metrics.error as refresh_error, metrics.defined_by, metrics.defined_at
     from flywheel.metrics;
 comment on view flywheel.metric_status is 'The metrics that were declared by name, with how old what they show may be.';
 comment on column flywheel.metric_status.metric is 'Name of the metric.';
@@ -376,7 +376,7 @@ comment on column flywheel.metric_status.refresh_seconds is 'Seconds between ref
 comment on column flywheel.metric_status.refreshed_at is 'When it was refreshed last; null = it is always exact.';
 comment on column flywheel.metric_status.age_seconds is 'How old what it shows is, in seconds.';
 comment on column flywheel.metric_status.refresh_ms is 'Milliseconds the last refresh took; null = none yet.';
-comment on column flywheel.metric_status.error is 'Why the last refresh failed; null = it did not.';
+comment on column flywheel.metric_status.refresh_error is 'Why the last refresh failed; null = it did not.';
 comment on column flywheel.metric_status.defined_by is 'Database user who defined it last.';
 comment on column flywheel.metric_status.defined_at is 'When.';
 

@@ -37,6 +37,11 @@ select distinct (pg_identify_object('pg_class'::regclass, ev_class, 0)).identity
      or refobjid in (select oid from pg_proc where pronamespace = any (%(spaces)s::regnamespace[])))
 """
 
+# Of metrics declared by name: sql/ makes them anew from their table, so they come and go apart from what it lists itself.
+_METRICS = """
+select unnest(array['flywheel_bi.metric_' || name, 'flywheel._metric_' || name]) from flywheel.metrics
+"""
+
 
 def apply(session: Session, schema: str) -> None:
     """Apply every file of sql/, drop what an earlier release made and this one does not, and record the rest."""
@@ -109,14 +114,21 @@ def _run_files(session: Session, schema: str) -> None:
 
 
 def _foreign_views(session: Session, schema: str) -> list[str]:
-    ours = {identity for kind, identity in recorded(session, schema) if kind == "view"}
+    ours = {identity for kind, identity in recorded(session, schema) if kind == "view"} | _metric_views(session, schema)
     found = session.execute(_FOREIGN_VIEWS.encode(), {"spaces": _spaces(session, schema)})
     return sorted({str(identity) for (identity,) in found} - ours)
 
 
 def _objects(session: Session, query: str, schema: str) -> set[Made]:
     rows: Iterable[tuple[str, str]] = session.execute(query.encode(), {"spaces": _spaces(session, schema)})
-    return {(kind, identity) for kind, identity in rows}
+    metrics = _metric_views(session, schema)
+    return {(kind, identity) for kind, identity in rows if identity not in metrics}
+
+
+def _metric_views(session: Session, schema: str) -> set[str]:
+    if session.execute("select to_regclass(%s)", [f"{schema}.metrics"]).fetchone() == (None,):
+        return set()
+    return {str(name) for (name,) in session.execute(assets.render(_METRICS, schema).encode())}
 
 
 def _spaces(session: Session, schema: str) -> list[str]:
