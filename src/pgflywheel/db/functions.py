@@ -37,7 +37,7 @@ select distinct (pg_identify_object('pg_class'::regclass, ev_class, 0)).identity
      or refobjid in (select oid from pg_proc where pronamespace = any (%(spaces)s::regnamespace[])))
 """
 
-# Of metrics declared by name: sql/ makes them anew from their table, so they come and go apart from what it lists itself.
+# Of metrics declared by name: sql/ makes them anew from their table, so what it makes by itself does not list them.
 _METRICS = """
 select unnest(array['flywheel_bi.metric_' || name, 'flywheel._metric_' || name]) from flywheel.metrics
 """
