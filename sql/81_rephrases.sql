@@ -1,4 +1,5 @@
--- Rephrases: users who ask the same again. A weak sign that the answer failed: for priority and drift, never a label.
+-- Rephrases: users who ask the same again. A weak sign that the answer failed: for priority and drift, never a label. What
+-- they asked is not shown here: analysts read no content.
 
 -- _ends: what is compared of a very long text; of most it is all.
 create or replace function flywheel._ends(words text) returns text
@@ -12,7 +13,7 @@ comment on function flywheel._ends is 'Internal: beginning and end of a long tex
 -- turns in any minute are no person's. The hashing embedder knows no meaning: where it serves, shared trigrams are asked.
 create or replace function flywheel._turns(since timestamptz, until timestamptz)
 returns table (started_at timestamptz, project text, environment text, release text, node text, session_id text, span_id uuid,
-  next_span_id uuid, gap_seconds double precision, kind text, score double precision, similarity double precision, similar_by text, input text, next_input text)
+  next_span_id uuid, gap_seconds double precision, kind text, score double precision, similarity double precision, similar_by text)
 language sql stable security definer
 set search_path = pg_catalog, pg_temp
 as $function$
@@ -33,10 +34,10 @@ as $function$
       from turn
   )
   select paced.started_at, paced.project, paced.environment, paced.release, paced.node, paced.session_id, paced.span_id,
-         paired.next_span_id, paired.gap, paired.kind, paired.score, paired.similarity, paired.similar_by, paced.input, paired.next_input
+         paired.next_span_id, paired.gap, paired.kind, paired.score, paired.similarity, paired.similar_by
     from paced
     left join lateral (
-      select paced.next_span_id, paced.next_input, paced.gap, asked.kind, asked.score,
+      select paced.next_span_id, paced.gap, asked.kind, asked.score,
              coalesce(near.cosine, flywheel.trigram_similarity(ends.input, ends.next_input)) as similarity,
              case when near.cosine is null then 'trigrams' else 'embedding' end as similar_by
         from (select flywheel._ends(paced.input), flywheel._ends(paced.next_input)) as ends (input, next_input)
@@ -62,7 +63,7 @@ comment on function flywheel._turns is 'Internal: requests of sessions in [since
 
 create or replace function flywheel.rephrases(since timestamptz, until timestamptz)
 returns table ("time" timestamptz, project text, environment text, release text, node text, session_id text, span_id uuid, next_span_id uuid,
-  gap_seconds double precision, kind text, score double precision, similarity double precision, similar_by text, input text, next_input text)
+  gap_seconds double precision, kind text, score double precision, similarity double precision, similar_by text)
 language sql stable security definer
 set search_path = pg_catalog, pg_temp
 as $function$
@@ -118,8 +119,6 @@ begin
       ('rephrases', 'score', 'How likely the second asks because the first answer failed, 0 to 1, by weights nobody has fitted to your users.'),
       ('rephrases', 'similarity', 'How alike the two inputs are, 0 to 1, as similar_by measures it.'),
       ('rephrases', 'similar_by', 'embedding = cosine of their vectors; trigrams = share of trigrams in common, where there are no vectors or only hashed ones.'),
-      ('rephrases', 'input', 'What was asked first.'),
-      ('rephrases', 'next_input', 'What was asked next.'),
       ('rephrases_by_topic', 'time', 'UTC day in which the first request began.'),
       ('rephrases_by_topic', 'project', 'Which LLM application.'),
       ('rephrases_by_topic', 'topic', 'Node of the first request.'),

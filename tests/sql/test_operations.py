@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import psycopg
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -311,6 +312,28 @@ def test_names_that_look_like_code_are_names(connection: Connection) -> None:
     assert rows(connection, "select project, node, release from flywheel.latency_by_day") == [(evil, evil, evil)]
     query = "select node from flywheel.latency('-infinity', 'infinity', '{node,release}')"
     assert rows(connection, query) == [(evil,)]
+
+
+VIEWS = [
+    "latency_by_hour", "latency_by_day", "cost_by_day", "validation_coverage", "validation_reasons",
+    "validation_backlog", "validation_cost_by_day", "classification_metrics", "classification_confusion",
+    "classification_calibration", "feedback_by_day", "rephrases", "rephrases_by_topic",
+]  # fmt: skip
+
+
+def test_an_analyst_reads_every_view_and_no_table_behind_them(
+    connection: Connection,
+) -> None:
+    inline(connection, "short")
+    insert(connection)
+    connection.execute("set role flywheel_analyst")
+    for view in VIEWS:
+        connection.execute(f"select * from flywheel.{view}".encode())
+    connection.execute("select * from flywheel.latency(now() - interval '1 hour', now(), '{node}')")
+    for hidden in ("_latency", "_ready", "spans"):
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            connection.execute(f"select * from flywheel.{hidden}".encode())
+    connection.execute("reset role")
 
 
 def test_versions_are_not_mixed(connection: Connection) -> None:
