@@ -156,7 +156,7 @@ declare
   middle double precision;
 begin
   for side in 1 .. 2 loop
-    for halving in 1 .. 60 loop
+    for halving in 1 .. 40 loop
       middle := (inside[side] + outside[side]) / 2;
       if flywheel._log_likelihood(middle, passes, total) > floor_ then
         inside[side] := middle;

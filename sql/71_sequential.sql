@@ -36,6 +36,24 @@ $function$;
 comment on function flywheel.centred_confidence_sequence is
   'Interval of a rate that stays right when people keep looking, tightest around 100 to 2,000 rows; weight is how many rows the mixture is worth. [0, 1] where total is 0.';
 
+-- corrected_sequence: three confidence sequences share the doubt (by Bonferroni), so all three hold at once and at every
+-- count; the rate lies between its least and its greatest value over them.
+create or replace function flywheel.corrected_sequence(
+  pp bigint, pf bigint, fp bigint, ff bigint, judged_pass bigint, judged bigint, confidence double precision default 0.95,
+  out rate double precision, out low double precision, out high double precision)
+language sql immutable strict parallel safe security invoker
+begin atomic
+  select theta.rate,
+         case when theta.rate is null then 0 else least(q.low * p1.low + (1 - q.low) * p0.low, q.high * p1.low + (1 - q.high) * p0.low) end,
+         case when theta.rate is null then 1 else greatest(q.low * p1.high + (1 - q.low) * p0.high, q.high * p1.high + (1 - q.high) * p0.high) end
+    from flywheel.confidence_sequence(judged_pass, judged, 1 - (1 - confidence) / 3) as q,
+         flywheel.confidence_sequence(pp, pp + pf, 1 - (1 - confidence) / 3) as p1,
+         flywheel.confidence_sequence(fp, fp + ff, 1 - (1 - confidence) / 3) as p0,
+         flywheel.corrected_rate(pp, pf, fp, ff, judged_pass, judged, confidence) as theta;
+end;
+comment on function flywheel.corrected_sequence is
+  'corrected_rate (same arguments) with an interval that stays right however often people look, while verdicts and labels keep coming in; about twice as wide. No labels: null, [0, 1].';
+
 -- block_e_step: what is bet on a block comes from earlier blocks alone. A candidate that looks no worse is not bet against.
 create or replace function flywheel.block_e_step(
   log_e double precision,
@@ -280,7 +298,7 @@ comment on function flywheel.cusum_limit is
 -- Pure, so for everyone who reads numbers; what views call is run as whoever reads them.
 select flywheel._grant(role, 'execute on function flywheel.' || name)
   from unnest(array['flywheel_analyst', 'flywheel_reviewer', 'flywheel_worker', 'flywheel_admin']) as role, unnest(array[
-  'centred_confidence_sequence', 'block_e_step', 'block_e', '_block_passes', '_require_rates', '_cusum_levels', '_cusum_steps',
+  'centred_confidence_sequence', 'corrected_sequence', 'block_e_step', 'block_e', '_block_passes', '_require_rates', '_cusum_levels', '_cusum_steps',
   'cusum_step(double precision, boolean[], double precision, double precision)',
   'cusum_step(double precision, bigint, bigint, double precision, double precision)', 'cusum_arl', 'cusum_limit'
 ]) as name;

@@ -22,7 +22,8 @@ NOMINAL, ALLOWED = 0.95, 0.015
 THETAS = (0.5, 0.8, 0.95)
 JUDGES = ((0.95, 0.9), (0.9, 0.7), (0.8, 0.6))
 LABELS = (30, 60, 100, 200)
-LOOKS = (*range(1, 201), *range(205, ROWS + 1, 5))
+LOOKS = (*range(1, 101), *range(110, ROWS + 1, 10))
+FEW_LOOKS = (2, 5, 10, 15, 20, 30, 40, 50, 60, 80, 100, 120, 150, 175, 200)
 Column = NDArray[np.int64] | NDArray[np.float64]
 Setting = tuple[Sequence[Column], float]
 
@@ -190,8 +191,14 @@ INTERVALS = {
     ),
     "mean_interval": Interval("flywheel.mean_interval(a::bigint, b, c)", _means),
 }
-SEQUENCES = ("confidence_sequence", "centred_confidence_sequence")
-WATCHED = (*SEQUENCES, "wilson_interval")
+WATCHED: dict[str, LiteralString] = {
+    "confidence_sequence": "flywheel.confidence_sequence(a::bigint, b::bigint)",
+    "centred_confidence_sequence": "flywheel.centred_confidence_sequence(a::bigint, b::bigint)",
+    "wilson_interval": "flywheel.wilson_interval(a::bigint, b::bigint)",
+}
+_CORRECTED_SEQUENCE: LiteralString = (
+    "flywheel.corrected_sequence(a::bigint, b::bigint, c::bigint, d::bigint, e::bigint, f::bigint)"
+)
 
 
 def measure(options: Options) -> Result:
@@ -201,8 +208,9 @@ def measure(options: Options) -> Result:
     with installed_database(options.server_dsn) as dsn, connected(dsn) as session:
         for name, interval in INTERVALS.items():
             found[name] = _coverage(session, interval, np.random.default_rng(SEED), runs)
-        for name in WATCHED:
-            found[f"{name}, watched"] = _watched(session, name, np.random.default_rng(SEED), runs)
+        for name, call in WATCHED.items():
+            found[f"{name}, watched"] = _watched(session, call, np.random.default_rng(SEED), runs)
+        found["corrected_sequence, watched"] = _watched_corrected(session, np.random.default_rng(SEED), runs // 5)
     print(_table(found), file=sys.stderr)
     held = {name: one for name, one in found.items() if name != "wilson_interval, watched"}  # shown why it is not used
     return Result(
@@ -218,67 +226,80 @@ def measure(options: Options) -> Result:
     )
 
 
-_COVERED = sql.SQL("""
-select avg((last.low <= {truth} + 1e-12 and last.high >= {truth} - 1e-12)::integer)::float,
-       avg(last.high - last.low)::float
-  from unnest({columns}) as run ({names}), lateral {call} as last
-""")
-
-
 def _coverage(session: Session, interval: Interval, chance: Generator, runs: int) -> Found:
     coverage, widths = [], []
     for columns, truth in interval.draw(chance, runs):
-        query = _COVERED.format(
-            truth=sql.Literal(truth),
-            columns=sql.SQL(", ").join([sql.SQL("%s::float8[]")] * len(columns)),
-            names=sql.SQL(", ").join(map(sql.Identifier, "abcdefghijkl"[: len(columns)])),
-            call=sql.SQL(interval.call),
-        )
-        row = session.execute(query, [column.tolist() for column in columns]).fetchone()
-        assert row is not None, "an aggregate has one row"
-        coverage.append(row[0])
-        widths.append(row[1])
+        low, high = _limits(session, interval.call, columns)
+        coverage.append(float(((low <= truth + 1e-12) & (truth - 1e-12 <= high)).mean()))
+        widths.append(float((high - low).mean()))
     return Found(coverage, statistics.fmean(widths))
 
 
-def _watched(session: Session, function: str, chance: Generator, runs: int) -> Found:
-    """Look after each row: a run is right only if the interval holds the truth every time."""
+def _limits(session: Session, call: LiteralString, columns: Sequence[Column]) -> tuple[Column, Column]:
+    """Return the limits of each run; its arguments are called a, b, c ..."""
+    query = sql.SQL(
+        "select array_agg(found.low order by place), array_agg(found.high order by place)"
+        " from unnest({columns}) with ordinality as run ({names}, place), lateral {call} as found"
+    ).format(
+        columns=sql.SQL(", ").join([sql.SQL("%s::float8[]")] * len(columns)),
+        names=sql.SQL(", ").join(map(sql.Identifier, "abcdefghijkl"[: len(columns)])),
+        call=sql.SQL(call),
+    )
+    row = session.execute(query, [column.tolist() for column in columns]).fetchone()
+    assert row is not None, "an aggregate has one row"
+    return np.array(row[0]), np.array(row[1])
+
+
+def _watched(session: Session, call: LiteralString, chance: Generator, runs: int) -> Found:
+    """Look after each of 100 rows, then after every tenth: a run is right only if the interval holds every time."""
     looks = np.array(LOOKS)
     coverage, widths = [], []
     for theta in THETAS:
         middle = np.rint(looks * theta).astype(np.int64)
-        fewest = _limit(session, function, theta, looks, middle, np.full_like(middle, -1))
-        most = _limit(session, function, theta, looks, middle, looks + 1)
+        fewest = _limit(session, call, theta, looks, middle, np.full_like(middle, -1))
+        most = _limit(session, call, theta, looks, middle, looks + 1)
         passes = np.cumsum(chance.random((runs, ROWS)) < theta, axis=1)[:, looks - 1]
         coverage.append(float(((passes >= fewest) & (passes <= most)).all(axis=1).mean()))
-        low, high = _limits(session, function, looks[-1:], middle[-1:])
+        low, high = _limits(session, call, (middle[-1:], looks[-1:]))
         widths.append(float((high - low)[0]))
     return Found(coverage, statistics.fmean(widths))
 
 
+def _watched_corrected(session: Session, chance: Generator, runs: int) -> Found:
+    """Look at the corrected rate fifteen times, while twenty spans are judged for each label that is made."""
+    coverage, widths = [], []
+    for theta, (tpr, tnr) in itertools.product(THETAS, JUDGES):
+        steps = chance.multinomial(1, _cells(theta, tpr, tnr), (runs, FEW_LOOKS[-1])).cumsum(axis=1)
+        judged = chance.multinomial(19, _cells(theta, tpr, tnr), (runs, FEW_LOOKS[-1])).cumsum(axis=1) + steps
+        held = np.ones(runs, dtype=bool)
+        for look in FEW_LOOKS:
+            passed = judged[:, look - 1, :2].sum(axis=1)
+            columns = [*steps[:, look - 1].T, passed, np.full(runs, 20 * look)]
+            low, high = _limits(session, _CORRECTED_SEQUENCE, columns)
+            held &= (low <= theta) & (theta <= high)
+        coverage.append(float(held.mean()))
+        widths.append(float((high - low).mean()))
+    return Found(coverage, statistics.fmean(widths))
+
+
 def _limit(
-    session: Session, function: str, theta: float, looks: Column, inside: NDArray[np.int64], outside: NDArray[np.int64]
+    session: Session,
+    call: LiteralString,
+    theta: float,
+    looks: Column,
+    inside: NDArray[np.int64],
+    outside: NDArray[np.int64],
 ) -> NDArray[np.int64]:
     """Return for each number of rows the most extreme number of passes whose interval still holds theta, by halving."""
     inside, outside = inside.copy(), outside.copy()
     while (open_ := np.abs(outside - inside) > 1).any():
         tried = (inside + outside) // 2
-        low, high = _limits(session, function, looks[open_], tried[open_])
+        low, high = _limits(session, call, (tried[open_], looks[open_]))
         holds = np.zeros(len(tried), dtype=bool)
         holds[open_] = (low <= theta) & (theta <= high)
         inside = np.where(open_ & holds, tried, inside)
         outside = np.where(open_ & ~holds, tried, outside)
     return inside
-
-
-def _limits(session: Session, function: str, looks: Column, passes: Column) -> tuple[Column, Column]:
-    query = sql.SQL(
-        "select array_agg(low order by place), array_agg(high order by place)"
-        " from unnest(%s::bigint[], %s::bigint[]) with ordinality as run (k, n, place), lateral flywheel.{}(k, n)"
-    ).format(sql.Identifier(function))
-    row = session.execute(query, [passes.tolist(), looks.tolist()]).fetchone()
-    assert row is not None, "an aggregate has one row"
-    return np.array(row[0]), np.array(row[1])
 
 
 def _table(found: dict[str, Found]) -> str:

@@ -26,6 +26,23 @@ def test_the_centred_sequence_of_nothing_leaves_every_rate_possible(calculator: 
         calculator.execute("select flywheel.centred_confidence_sequence(11, 10)")
 
 
+def test_the_corrected_sequence_spans_what_its_three_sequences_allow(calculator: Connection) -> None:
+    third = 1 - 0.05 / 3
+    query = "select low, high from flywheel.confidence_sequence(%s, %s, %s)"
+    parts = [rows(calculator, query, [*counts, third])[0] for counts in [(1800, 2000), (46, 50), (10, 50)]]
+    allowed = [q * p1 + (1 - q) * p0 for q in parts[0] for p1 in parts[1] for p0 in parts[2]]
+    found = rows(calculator, "select * from flywheel.corrected_sequence(46, 4, 10, 40, 1800, 2000)")[0]
+    assert found == close((0.848, min(allowed), max(allowed)))
+    fixed = rows(calculator, "select low, high from flywheel.corrected_rate(46, 4, 10, 40, 1800, 2000)")[0]
+    assert found[1] < fixed[0] < fixed[1] < found[2]
+
+
+def test_the_corrected_sequence_knows_nothing_without_labels(calculator: Connection) -> None:
+    assert rows(calculator, "select * from flywheel.corrected_sequence(0, 0, 0, 0, 900, 1000)") == [(None, 0, 1)]
+    rate, low, high = rows(calculator, "select * from flywheel.corrected_sequence(30, 5, 0, 0, 900, 1000)")[0]
+    assert low < 0.9 * 5 / 7 < rate < high  # the verdict without labels may hide anything
+
+
 @pytest.mark.parametrize("case", cases("sequential", "block_e"))
 def test_evidence_after_each_block_equals_the_reference(calculator: Connection, case: Case) -> None:
     given = case["input"]
