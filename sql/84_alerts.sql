@@ -177,12 +177,12 @@ as $function$
 declare
   began timestamptz := clock_timestamp();
   told jsonb := '[]';
-  slices bigint;
+  seen bigint;
   wrong text;
   took interval;
 begin
   begin
-    select found.told, found.slices into told, slices from flywheel._evaluate_rule(watched, at) as found;
+    select found.told, found.slices into told, seen from flywheel._evaluate_rule(watched, at) as found;
   exception
     when lock_not_available or deadlock_detected or serialization_failure then
       return '[]';                                       -- somebody is at its alerts: it is due at the next turn
@@ -195,7 +195,7 @@ begin
   end if;
   took := clock_timestamp() - began;
   update flywheel._alert_evaluations as evaluated
-     set evaluated_at = at, took_ms = extract(epoch from took) * 1000, problem = wrong, slices = coalesce(_evaluate_safely.slices, evaluated.slices),
+     set evaluated_at = at, took_ms = extract(epoch from took) * 1000, problem = wrong, slices = coalesce(seen, evaluated.slices),
          next_at = at + greatest(20 * took, case when watched.definition ->> 'test' = 'change' or flywheel._alert_seconds(watched.definition ->> 'window') > 21600 then interval '60 seconds'
                                                  else interval '15 seconds' end) - interval '1 second'
    where evaluated.rule = watched.rule;

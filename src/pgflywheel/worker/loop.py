@@ -20,6 +20,7 @@ from pgflywheel.db import queue
 from pgflywheel.db.connect import open_database
 from pgflywheel.db.version import require_current
 from pgflywheel.errors import FlywheelError, Unreachable
+from pgflywheel.worker.alerts import Deliveries
 from pgflywheel.worker.asks import Kind
 from pgflywheel.worker.batch_endpoint import BatchLane, Desk
 from pgflywheel.worker.batch_polls import Polls
@@ -126,6 +127,7 @@ class Worker:
 
     def _behind(self) -> list[Coroutine[Any, Any, None]]:
         work = [self.bell.run(), self._beat(), Maintenance(self.site).run(), self._warm()]
+        work += [Deliveries(self.site).run()]
         work += [IndexUpkeep(self.site).run()] if "embed" in self.wakes else []
         work += [Polls(self.desk).run()] if "batch" in self.wakes else []
         return [*work, self._stop_when_idle()] if self.site.options.until_idle else work
