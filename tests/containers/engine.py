@@ -104,10 +104,12 @@ def running(container: DockerContainer) -> Iterator[Container]:
 
 
 @contextmanager
-def database_server(image: str, *arguments: str, **environment: str) -> Iterator[Server]:
+def database_server(image: str, *arguments: str, in_memory: bool = False, **environment: str) -> Iterator[Server]:
     """Start a database image with PASSWORD, and Postgres with the arguments; yield it once it is healthy."""
     container = DockerContainer(image).with_exposed_ports(5432).with_envs(POSTGRES_PASSWORD=PASSWORD, **environment)
     container.with_command(list(arguments))
+    if in_memory:
+        container.with_tmpfs_mount("/var/lib/postgresql")
     with running(container) as wrapped:
         wait_until_healthy(wrapped)
         yield Server(wrapped, container.get_container_host_ip(), int(container.get_exposed_port(5432)))

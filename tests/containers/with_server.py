@@ -10,13 +10,14 @@ import subprocess
 import sys
 from urllib.parse import quote
 
-from tests.conftest import SERVER_SETTINGS
+from tests.conftest import SERVER_SETTINGS, memory_has_room
 from tests.containers import engine
 
 
 def main(*command: str) -> int:
     settings = [f"--{name.replace('_', '-')}={value}" for name, value in SERVER_SETTINGS.items()]
-    with engine.database_server(engine.build_database_image(), *settings) as server:
+    image = engine.build_database_image()
+    with engine.database_server(image, *settings, in_memory=memory_has_room()) as server:
         dsn = f"postgresql://postgres:{quote(engine.PASSWORD, safe='')}@{server.host}:{server.port}/postgres"
         return subprocess.run(command, env={**os.environ, "PGFLYWHEEL_TEST_DSN": dsn}, check=False).returncode
 
