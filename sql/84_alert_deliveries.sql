@@ -19,7 +19,7 @@ language sql immutable parallel safe security invoker
 set search_path = pg_catalog, pg_temp
 as $function$
   select coalesce(string_agg(format('%s %s', part.key, case when part.value = '' then 'unknown' when part.value ~ '^[\w.:/@-]+$' then part.value else to_json(part.value)::text end), ', ' order by
-           array_position(array['validator', 'project', 'environment', 'release', 'node'], part.key), part.key), 'everything')
+           array_position(array['validator', 'project', 'environment', 'release', 'node', 'scope', 'name', 'period', 'kind', 'subject'], part.key), part.key), 'everything')
     from jsonb_each_text(slice) as part
 $function$;
 comment on function flywheel._slice_words is 'Internal: a slice in words.';

@@ -25,6 +25,7 @@ NOUNS = {
     "embedders": "Add, serve and retire the models that turn texts into vectors.",
     "labels": "Label spans, draw and queue them, and move labels in and out.",
     "examples": "See, sign, release, revoke and freeze the examples judges are shown.",
+    "alerts": "See what is wrong, acknowledge it, and say what to watch.",
     "queue": "See the queue, its dead jobs, and pause a lane.",
     "backfill": "Run a validator over spans that are there already.",
     "worker": "Run a worker, and see the ones that run.",

@@ -150,14 +150,14 @@ async def now(database: Database) -> datetime:
 async def set_rule(database: Database, name: str, definition: Mapping[str, Any]) -> bool:
     """Watch a metric, or change how; return whether anything changed."""
     query = "select flywheel.set_alert_rule(%s, %s::jsonb)"
-    is_new: bool = await database.value(query, [name, json.dumps(definition)])
+    is_new: bool = await database.value(query, [name, json.dumps(definition, default=str)])
     return is_new
 
 
 async def set_channel(database: Database, name: str, definition: Mapping[str, Any]) -> bool:
     """Name an address alerts are posted to, or change it; return whether anything changed."""
     query = "select flywheel.set_alert_channel(%s, %s::jsonb)"
-    is_new: bool = await database.value(query, [name, json.dumps(definition)])
+    is_new: bool = await database.value(query, [name, json.dumps(definition, default=str)])
     return is_new
 
 
@@ -195,7 +195,7 @@ async def rules(database: Database) -> list[RuleStatus]:
 async def try_rule(database: Database, definition: Mapping[str, Any]) -> list[Reading]:
     """Return what a rule would say now of each slice, without setting it."""
     query = "select * from flywheel.test_alert_rule(%s::jsonb)"
-    return await database.rows(Reading, query, [json.dumps(definition)])
+    return await database.rows(Reading, query, [json.dumps(definition, default=str)])
 
 
 async def acknowledge(database: Database, alert_id: UUID, by: str, verdict: str, note: str | None) -> None:
