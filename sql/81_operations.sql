@@ -6,18 +6,23 @@ returns double precision[]
 language plpgsql immutable strict parallel safe security invoker
 set search_path = pg_catalog, pg_temp
 as $function$
+declare
+  known smallint[];
+  reached bigint[];                             -- spans in that bin and below; a bin may come twice, and be taken back
+  share double precision;
+  found double precision[];
 begin
-  perform flywheel._require(cardinality(bins) = cardinality(counts) and 0 <= all (shares) and 1 >= all (shares),
-    format('%s bins with %s counts have no quantiles at %s', cardinality(bins), cardinality(counts), shares),
-    'Give one count for each bin, and shares from 0 to 1.');
-  return (
-    with bin as materialized (
-      select bin, sum(sum(n)) over (order by bin) as reached, sum(sum(n)) over () as total
-        from unnest(bins, counts::double precision[]) as given (bin, n)
-       where bin <> -999 group by bin having sum(n) > 0
-    )
-    select array_agg((select power(2, (min(bin) + 0.5) / 8) from bin where reached >= share * total) order by place)
-      from unnest(shares) with ordinality as wanted (share, place));
+  if cardinality(bins) <> cardinality(counts) or 0 > any (shares) or 1 < any (shares) then
+    raise exception using errcode = '22023', message = format('%s bins with %s counts have no quantiles at %s', cardinality(bins), cardinality(counts), shares),
+      hint = 'Give one count for each bin, and shares from 0 to 1.';
+  end if;
+  select array_agg(bin), array_agg(below) into known, reached
+    from (select bin, (sum(n) over (order by bin))::bigint as below
+            from unnest(bins, counts) as given (bin, n) where bin <> -999 order by bin) as cumulated;
+  foreach share in array shares loop
+    found := found || power(2, (known[1 + width_bucket(greatest(0, ceil(share * reached[cardinality(reached)])::bigint - 1), reached)] + 0.5) / 8);
+  end loop;
+  return found;
 end
 $function$;
 comment on function flywheel.latency_quantiles is

@@ -347,3 +347,23 @@ def test_versions_are_not_mixed(connection: Connection) -> None:
     )
     assert found == [(1, 1, 1), (2, 1, 0)]
     assert version_id(connection, "good") == first
+
+
+def test_a_day_of_latency_is_read_from_the_index_of_the_rollups(connection: Connection) -> None:
+    connection.execute(
+        """insert into flywheel._slices
+           select flywheel._slice_id('p', 'e', 'v', 'node ' || n, 'app', true, null, null, null),
+                  'p', 'e', 'v', 'node ' || n, 'app', true, null, null, null from generate_series(1, 20) as n"""
+    )
+    connection.execute(
+        """insert into flywheel._span_rollups
+           select 'day', %s - day * interval '1 day', slice_id, bin, 1, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1
+             from generate_series(1, 90) as day, flywheel._slices, generate_series(20, 39) as bin""",
+        [TODAY],
+    )
+    connection.execute("analyze flywheel._span_rollups")
+    for view in ("latency_by_day", "cost_by_day"):
+        query = f"explain (costs off) select * from flywheel.{view} where time >= %s"
+        plan = "\n".join(line for (line,) in rows(connection, query, [TODAY - timedelta(days=2)]))
+        assert "_span_rollups_pkey" in plan, plan
+        assert not [name for name in ("Seq Scan on _span_rollups", " on spans", " on scores") if name in plan], plan
