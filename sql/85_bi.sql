@@ -44,13 +44,13 @@ create or replace view flywheel_bi.content_feedback as
 comment on view flywheel_bi.content_feedback is 'What users said and did, with their words. Granted to admins only.';
 
 -- _content_columns: names under which texts of the application, of people and of models stand, wherever they stand. Errors
--- are among them: the server quotes the value that it could not read.
+-- are among them: the server quotes the value that it could not read. So are addresses, which may hold a secret.
 create or replace function flywheel._content_columns() returns text[]
 language sql immutable parallel safe security invoker
 begin atomic
   select array['input', 'output', 'messages', 'documents', 'attributes', 'error', 'critique', 'judge_critique', 'human_critique', 'comment',
                'corrected_output', 'wrong', 'why', 'reply', 'detail', 'unscored_detail', 'paused_detail', 'blocked_detail', 'quarantined_detail',
-               'evidence', 'item', 'first_input', 'second_input', 'first_output', 'second_output'];
+               'problem', 'last_problem', 'url', 'evidence', 'item', 'first_input', 'second_input', 'first_output', 'second_output'];
 end;
 comment on function flywheel._content_columns is 'Internal: names of columns that hold content.';
 

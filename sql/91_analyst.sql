@@ -19,13 +19,18 @@ begin
 end
 $block$;
 
+-- So does what an analyst may not read, though it has a flat view.
 do $block$
 declare
   apart regclass;
 begin
   for apart in
-    select oid from pg_catalog.pg_class
-     where to_regrole('flywheel_analyst') is not null and relnamespace = 'flywheel_bi'::regnamespace and relname like 'content\_%'
+    select flat.oid
+      from pg_catalog.pg_class as flat
+      left join pg_catalog.pg_class as source on source.relnamespace = 'flywheel'::regnamespace and source.relname = flat.relname
+     where to_regrole('flywheel_analyst') is not null and flat.relnamespace = 'flywheel_bi'::regnamespace
+       and (flat.relname like 'content\_%'
+            or flat.relname not in ('spans', 'scores') and not has_any_column_privilege('flywheel_analyst', source.oid, 'select'))
   loop
     execute format('revoke all on %s from flywheel_analyst', apart);
   end loop;

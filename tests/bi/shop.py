@@ -18,6 +18,7 @@ def fill(connection: Connection) -> None:
     connection.execute("select flywheel.ensure_partitions(current_date - 16, current_date + 1)")
     inline(connection, "not_too_long", expression="length(span.output) < 100", severity="high")
     judge(connection)
+    judge(connection, "surely_polite", runs="escalated")
     connection.execute(FORTNIGHT.read_bytes())
     connection.execute("select flywheel._refresh_standings()")
 

@@ -1,7 +1,7 @@
 -- What a shop did in its last fortnight: 600 requests of three steps each, judged, labelled, watched and paid.
 
 with requests as (
-  select n, flywheel.new_id() as trace_id, now() - make_interval(secs => n * 2016) as at,
+  select n, flywheel.new_id() as trace_id, now() - make_interval(secs => case n % 4 when 1 then (n + 1) * 2016 - 60 else n * 2016 end) as at,  -- and asked again
          case when n % 10 = 0 then 'staging' else 'production' end as environment,
          case when n < 300 then 'r2' else 'r1' end as release
     from generate_series(1, 600) as n
@@ -49,7 +49,7 @@ select flywheel.new_id(), versions.validator_id, span_id, started_at, 1, trace_i
  where n % 3 = 0 and (reviewer = 'ada' or n % 2 = 0);
 
 insert into flywheel.feedback (trace_id, span_id, project, kind, value, created_at)
-select trace_id, span_id, project, kinds.kind, kinds.value, started_at + interval '1 minute'
+select trace_id, span_id, project, kinds.kind, kinds.value, started_at + interval '5 minutes'
   from flywheel.spans,
        lateral (values ('thumb', case when random() < 0.8 then 1.0 else -1.0 end), ('rating', 4.0)) as kinds(kind, value)
  where node = 'answer';
@@ -70,3 +70,30 @@ insert into flywheel.run_log (run_id, started_at, finished_at, worker_id, lane, 
 select flywheel.new_id(), now() - make_interval(mins => n), now() - make_interval(mins => n), flywheel.new_id(), 'bulk', 2, 40, 40, 'completed'
   from generate_series(1, 50) as n;
 select flywheel._heartbeat(flywheel.new_id(), 'w', '{bulk,judge}', 60, true, 0, '0', true);
+
+insert into flywheel.alert_channels (channel, url) values ('chat', 'https://chat.example.org/hook');
+insert into flywheel.providers (provider, base_url) values ('acme', 'https://acme.example.org/v1');
+insert into flywheel._batches (batch_id, provider, model) values (flywheel.new_id(), 'acme', 'judge-1');
+
+insert into flywheel._dead (lane, priority, job_id, version_ids, span_ids, started_from, started_until, attempt, reason, died_at)
+select 'judge', 1, flywheel.new_id(), array[version_id], array[flywheel.new_id()], now(), now(), 5, 'timed_out', now()
+  from flywheel.validator_status where validator = 'polite';
+
+insert into flywheel.calibrations (version_id, method, parameters, labels, brier, calibration_error, threshold, alpha, delta)
+select version_id, 'platt', '{"trusted": 80, "errors": 1, "basis": "dev"}', 120, 0.1, 0.03, 0.9, 0.05, 0.1
+  from flywheel.validator_status where validator = 'polite';
+
+with chosen as (
+  insert into flywheel.sentinels (sentinel_id, validator_id, span_id, started_at, revision, passed, item)
+  select flywheel.new_id(), validator_id, span_id, started_at, revision, passed, '{}' from flywheel.gold_labels where validator = 'polite' limit 20
+  returning sentinel_id, passed
+)
+insert into flywheel.sentinel_runs (version_id, run_at, sentinel_id, passed, cost_usd)
+select version_id, now() - make_interval(days => day), sentinel_id, passed, 0.0004
+  from chosen, flywheel.validator_status, generate_series(1, 5) as day where validator = 'polite';
+
+insert into flywheel.scores (span_id, revision, version_id, started_at, trace_id, project, passed, confidence, annotator_kind, cost_usd, latency_ms)
+select span_id, 1, (select version_id from flywheel.validator_status where validator = 'surely_polite'), started_at, trace_id, project, true, 0.95, 'neighbours', 0.002, 900
+  from flywheel.spans where node = 'answer' order by started_at desc limit 40;
+
+select flywheel.define_metric('polite_by_node', '{"measure": "pass_rate", "validator": "polite", "by": ["node"], "storage": "materialized"}');
