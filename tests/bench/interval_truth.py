@@ -210,7 +210,7 @@ def measure(options: Options) -> Result:
             found[name] = _coverage(session, interval, np.random.default_rng(SEED), runs)
         for name, call in WATCHED.items():
             found[f"{name}, watched"] = _watched(session, call, np.random.default_rng(SEED), runs)
-        found["corrected_sequence, watched"] = _watched_corrected(session, np.random.default_rng(SEED), runs // 5)
+        found["corrected_sequence, watched"] = _watched_corrected(session, np.random.default_rng(SEED), runs // 10)
     print(_table(found), file=sys.stderr)
     held = {name: one for name, one in found.items() if name != "wilson_interval, watched"}  # shown why it is not used
     return Result(

@@ -302,3 +302,29 @@ def test_adjusted_p_values_equal_statsmodels(calculator: Connection) -> None:
 )
 def test_ebh_reports_the_most_that_hold_together(calculator: Connection, e_values: str, found: list[bool]) -> None:
     assert value(calculator, "select flywheel.ebh(%s::double precision[])", [e_values]) == found
+
+
+FEW = "generate_series(0, 6, 2)"
+
+
+@pytest.mark.parametrize(
+    "calls",
+    [
+        f"{FEW} a, {FEW} b, {FEW} c, {FEW} d, generate_series(0, 100, 20) k, flywheel.rogan_gladen(k, 100, a, b, c, d)",
+        f"{FEW} a, {FEW} b, {FEW} c, {FEW} d, generate_series(0, 100, 50) k,"
+        " flywheel.corrected_sequence(a, b, c, d, k, 100)",
+        f"{FEW} a, {FEW} b, {FEW} c, generate_series(0, 50, 25) k,"
+        " flywheel.ppi_rate(a + b + c, a + c, a + b, a, a + b, a + c, 50, k, k, minimum_labels => 0)",
+        f"{FEW} a, {FEW} b, {FEW} c, {FEW} d,"
+        " flywheel.stratified_rate(array[100, 50], array[a, b], array[least(a, c), least(b, d)])",
+        "generate_series(1, 30) k, generate_series(0, 30) y,"
+        " flywheel.active_rate(100, greatest(k, y), 0, y * 3, 0, 0, y * 9)",
+    ],
+    ids=["rogan_gladen", "corrected_sequence", "ppi_rate", "stratified_rate", "active_rate"],
+)
+def test_no_estimate_lies_outside_of_its_interval_or_that_outside_of_0_and_1(
+    calculator: Connection, calls: str
+) -> None:
+    query = f"select count(*), count(*) filter (where low >= 0 and high <= 1 and coalesce(rate between low - 1e-9 and high + 1e-9, low = 0 and high = 1)) from {calls}"  # noqa: E501
+    tried, right = rows(calculator, query)[0]
+    assert tried == right > 100
