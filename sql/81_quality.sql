@@ -23,6 +23,27 @@ begin atomic
 end;
 comment on function flywheel._wilson_high is 'Internal: upper end of the 95 % Wilson interval of a rate; 1 where total is 0.';
 
+-- _live_low: the lower end of confidence_sequence, by Newton's method: from where the likelihood of the passes alone is too
+-- low it climbs to the end and never past it, for the logarithm is concave. The upper end is that of the fails, from 1.
+create or replace function flywheel._live_low(passes bigint, total bigint, confidence double precision default 0.95) returns double precision
+language plpgsql immutable parallel safe security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  floor_ double precision := flywheel._log_beta(0.5 + passes, 0.5 + total - passes) - ln(pi()) + ln(1 - confidence);
+  low double precision := case when passes > 0 then exp(floor_ / passes) else 0 end;
+  step double precision;
+begin
+  for round in 1 .. case when passes > 0 then 60 else 0 end loop
+    step := -(passes * ln(low) + (total - passes) * ln(1 - low) - floor_) / (passes / low - (total - passes) / (1 - low));
+    exit when not step > 1e-15 * low;
+    low := low + step;
+  end loop;
+  return low;
+end
+$function$;
+comment on function flywheel._live_low is 'Internal: lower end of confidence_sequence, some times faster.';
+
 create or replace function flywheel._quality_since() returns timestamptz
 language sql stable security definer
 set search_path = pg_catalog, pg_temp
@@ -134,7 +155,8 @@ begin
       create or replace view flywheel.%I as
         select versions.validator, versions.version, counted.project%s,
                %s,
-               live.low as live_low, live.high as live_high, counted.first_at, counted.last_at,
+               flywheel._live_low(counted.passed, counted.passed + counted.failed) as live_low,
+               1 - flywheel._live_low(counted.failed, counted.passed + counted.failed) as live_high, counted.first_at, counted.last_at,
                versions.status, versions.annotator_kind, versions.severity, versions.provisional,
                counted.value_sum / nullif(counted.valued, 0) as mean_value, case when counted.priced > 0 then counted.cost_usd end as cost_usd
           from (
@@ -145,7 +167,6 @@ begin
              group by version_id, project%s
             having sum(n) > 0) as counted
           join flywheel._known_versions as versions using (version_id)
-         cross join lateral flywheel.confidence_sequence(counted.passed, counted.passed + counted.failed) as live
          where versions.status in ('active', 'paused', 'retired')$code$,
       wanted.name, replace(wanted.dimension, ', ', ', counted.'), flywheel._rates_sql(), wanted.dimension, flywheel._sums_sql(), wanted.dimension);
   end loop;
@@ -178,10 +199,12 @@ declare
   known constant text[] := array['project', 'environment', 'release', 'node', 'node_kind', 'attribute_1', 'attribute_2', 'attribute_3', 'minute', 'hour', 'day'];
   unknown text := (select each from unnest(by) as each where each is null or each <> all (known) limit 1);
 begin
-  perform flywheel._require(not exists (select from unnest(by) as each where each is null or each <> all (known)),
-    format('numbers cannot be grouped by %s', coalesce(unknown, 'null')), format('Group by any of %s.', array_to_string(known, ', ')));
-  perform flywheel._require((select count(*) < 2 from unnest(by) as each where each in ('minute', 'hour', 'day')),
-    'numbers are grouped by one time', 'Name one of minute, hour and day.');
+  if exists (select from unnest(by) as each where each is null or each <> all (known)) then
+    raise exception using errcode = 'WF009', message = format('numbers cannot be grouped by %s', coalesce(unknown, 'null')),
+      hint = format('Group by any of %s.', array_to_string(known, ', '));
+  elsif (select count(*) > 1 from unnest(by) as each where each in ('minute', 'hour', 'day')) then
+    raise exception using errcode = 'WF009', message = 'numbers cannot be grouped by two times at once', hint = 'Name one of minute, hour and day.';
+  end if;
 end
 $function$;
 comment on function flywheel._require_grouping is 'Internal: refuse a grouping that is not one of dimensions and one time.';
@@ -195,7 +218,7 @@ language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 declare
-  grain text := (select each from unnest(quality.by) as each where each in ('minute', 'hour', 'day'));
+  grain text := (select min(each) from unnest(quality.by) as each where each in ('minute', 'hour', 'day'));
   shown text := (
     select string_agg(case when each = any (quality.by) then format('counted.%I', each) else 'null::text' end, ', ' order by place)
       from unnest(array['project', 'environment', 'release', 'node', 'node_kind', 'attribute_1', 'attribute_2', 'attribute_3'])
@@ -289,6 +312,7 @@ select flywheel._grant(role, privilege)
   'select on flywheel.quality_by_minute, flywheel.quality_by_hour, flywheel.quality_by_day, flywheel.quality_by_validator,
              flywheel.quality_by_node, flywheel.quality_by_release, flywheel.score_distributions, flywheel.lowest_scores_today',
   'execute on function flywheel._wilson_low(bigint, bigint), flywheel._wilson_high(bigint, bigint), flywheel._quality_since(),
+                       flywheel._live_low(bigint, bigint, double precision),
                        flywheel.quality(timestamptz, timestamptz, text[])']) as privilege;
 -- Critiques quote what they are about.
 select flywheel._grant('flywheel_admin', 'execute on function flywheel.lowest_scores(text, timestamptz, timestamptz, integer)');
