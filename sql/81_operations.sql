@@ -171,7 +171,7 @@ create or replace view flywheel.cost_by_day as
       window slice as (partition by summed.time, summed.project, summed.environment, summed.release)) as priced
     left join flywheel.validator_versions as versions using (version_id)
     left join flywheel.validators using (validator_id)
-   where priced.version_id is null or (versions.status not in ('shadow', 'draft', 'approved') and priced.judged > 0);
+   where priced.spans > 0 and (priced.version_id is null or (versions.status not in ('shadow', 'draft', 'approved') and priced.judged > 0));
 comment on view flywheel.cost_by_day is
   'What requests (root spans) cost, by UTC day: one row without a validator, and the same costs again for each validator version that judged requests. A sum over rows needs: where validator is null. What judging costs is in validation_cost_by_day.';
 

@@ -367,3 +367,20 @@ def test_a_day_of_latency_is_read_from_the_index_of_the_rollups(connection: Conn
         plan = "\n".join(line for (line,) in rows(connection, query, [TODAY - timedelta(days=2)]))
         assert "_span_rollups_pkey" in plan, plan
         assert not [name for name in ("Seq Scan on _span_rollups", " on spans", " on scores") if name in plan], plan
+
+
+def test_what_is_folded_and_what_was_taken_back_since_is_one_count(connection: Connection) -> None:
+    spans(connection, [10.0, 10.0, 10.0], node="answer", status="error", cost_usd=1.0)
+    connection.execute("select flywheel._fold()")
+    assert value(connection, "select count(*) from flywheel._span_rollups where grain = 'day'") > 0
+    connection.execute(
+        "update flywheel.spans set ended_at = started_at + interval '1 second', status = 'ok', cost_usd = 2"
+    )
+    query = "select n, errors, timed, cost_usd, p50_ms from flywheel.{} where node = 'answer'"
+    for view in ("latency_by_hour", "latency_by_day", "latency('-infinity', 'infinity', '{node}')"):
+        ((*counts, p50),) = rows(connection, query.format(view))
+        assert counts == [3, 0, 3, 6.0]
+        assert p50 == pytest.approx(1000, rel=0.045)
+    connection.execute("delete from flywheel.spans")
+    assert rows(connection, "select * from flywheel.latency_by_day") == []
+    assert rows(connection, "select * from flywheel.cost_by_day") == []
