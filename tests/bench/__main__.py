@@ -26,6 +26,9 @@ NAMES = (
     "example_fresh",
     "few_shot_value",
     "interval_truth",
+    "alert_truth",
+    "dashboard",
+    "views",
 )
 
 
