@@ -72,6 +72,23 @@ as $function$
 $function$;
 comment on function flywheel._watched_slices is 'Internal: verdicts of active versions by monitor and bucket.';
 
+-- watch_by: monitors of other slices than before end; those of the new ones learn first.
+create or replace function flywheel.watch_by(dimensions text[]) returns void
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  perform flywheel._require(coalesce(dimensions, '{null}') <@ array['environment', 'node', 'release'], format('pass rates cannot be watched by %s', dimensions),
+    'Watch by any of environment, node and release, or by project alone: {}.');
+  update flywheel.settings set value = to_jsonb(dimensions) where settings.name = 'drift_by' and settings.value <> to_jsonb(dimensions);
+  if found then
+    delete from flywheel._monitors;
+  end if;
+end
+$function$;
+comment on function flywheel.watch_by is
+  'Watch pass rates by these dimensions too (environment, node, release), not by project alone; all monitors begin anew. By release, each release learns what is usual for itself.';
+
 -- _add_monitors: the largest slices first. What was judged before is what is usual; from this minute on is watched.
 create or replace function flywheel._add_monitors() returns integer
 language sql volatile security definer
@@ -186,14 +203,15 @@ language sql immutable security invoker
 set search_path = pg_catalog, pg_temp
 as $function$
   select 'more fails', usual.high, least(0.95, 2 * usual.high)
-    from (select least(0.9, greatest(0.005, (failed + 0.5) / (n + 1.0), wilson.high)) as high from flywheel.wilson_interval(failed, n, 0.8) as wilson) as usual
+    from (select greatest(0.005, (failed + 0.5) / (n + 1.0), wilson.high) as high from flywheel.wilson_interval(failed, n, 0.8) as wilson) as usual
+   where usual.high <= 0.9
   union all
   select 'fewer fails', usual.low, usual.low / 2
     from (select least(0.98, wilson.low) as low from flywheel.wilson_interval(failed, n, 0.8) as wilson) as usual
    where usual.low >= 0.01
 $function$;
 comment on function flywheel._cusum_rates is
-  'Internal: what is usual and what is to be noticed, from an 80 % interval of the fail rate; where hardly anything fails, nobody watches for less.';
+  'Internal: what is usual and what is to be noticed, from an 80 % interval of the fail rate; where hardly anything fails, nobody watches for less, where hardly anything passes, nobody for more.';
 
 -- _step_monitors: count, step and learn in one statement, so that all three see the same verdicts. Nothing is learned while
 -- evidence for a change is more than half of what an alarm takes.
@@ -300,5 +318,6 @@ comment on column flywheel.drift_status.drifted is 'Whether it says drift; null 
 comment on column flywheel.drift_status.evidence is 'What else there is to see.';
 
 select flywheel._grant(role, 'select on flywheel.drift_tests, flywheel.drift_status') from unnest(array['flywheel_analyst', 'flywheel_admin']) as role;
+select flywheel._grant('flywheel_admin', 'execute on function flywheel.watch_by(text[])');
 select flywheel._grant('flywheel_worker', 'execute on function flywheel._advance_drift(), flywheel._take_turn(text, double precision),
   flywheel._note_drift(flywheel.drift_tests)');

@@ -166,7 +166,7 @@ returns void
 language sql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $function$
-  select flywheel._note_drift(row(null, null, 'domain_classifier', 'inputs', coalesce(flywheel._slice_text(_note_domain.project, null, _note_domain.node, null), 'all'),
+  select flywheel._note_drift(row(null, null, 'domain_classifier', 'inputs', coalesce(nullif(flywheel._slice_text(_note_domain.project, null, _note_domain.node, null), ''), 'all'),
            _note_domain.project, null, today.start - interval '7 days', today.start, today.start - interval '35 days', today.start - interval '7 days',
            _note_domain.auc, _note_domain.threshold, _note_domain.auc - 0.5, _note_domain.n_reference, _note_domain.n_current, _note_domain.drifted,
            _note_domain.evidence)::flywheel.drift_tests)
@@ -189,7 +189,7 @@ begin
   perform flywheel._count_lengths(day::date) from generate_series(today - 2, today - 1, interval '1 day') as day;
   perform flywheel._sum_embeddings(today - 2, today);
   perform flywheel._set_references(today - 1);
-  perform flywheel._set_embedding_references(today - 1, 20);
+  perform flywheel._set_embedding_references(today - 1, 5);
   for past in reverse 2 .. 1 loop
     tests := tests + flywheel._test_distributions(today - past) + flywheel._test_embeddings(today - past);
   end loop;

@@ -374,15 +374,15 @@ COLUMN_COMMENTS = {
 
 SETTINGS = {
     "drift_false_alarms_per_month": ("2", "False alarms a month that all pass rate monitors together may give."),
-    "drift_by": ("[]", "What pass rates are watched by besides project - environment, node, release."),
+    "drift_by": ("[]", "What pass rates are watched by besides project, set by watch_by()."),
     "drift_monitors": ("200", "Slices whose pass rate is watched, the largest first."),
     "drift_baseline": ("300", "Verdicts a monitor learns from before it begins to watch."),
     "drift_late_hours": ("24", "Verdicts on spans older than this are not watched."),
     "drift_reference": ("300", "Rows a reference window of distributions and embeddings needs."),
     "drift_days_kept": ("400", "Days after which drift tests are deleted."),
     "novelty_points": ("1000", "Recent inputs of a project that a new one is compared with."),
-    "novelty_percentile": ("0.99", "An input is novel above this share of the distances among recent ones."),
-    "sentinel_hours": ("24", "Hours between two runs of the sentinels of a judge - 0 = off."),
+    "novelty_permille": ("990", "An input is novel above so many thousandths of the distances among recent ones."),
+    "sentinel_hours": ("24", "Hours between two runs of the sentinels of a judge; none runs without sentinels."),
 }
 
 

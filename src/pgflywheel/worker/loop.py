@@ -28,6 +28,7 @@ from pgflywheel.worker.buffer import AnswerBuffer, Buffer
 from pgflywheel.worker.bulk import Bulk
 from pgflywheel.worker.callable_calls import CallableCalls
 from pgflywheel.worker.callables import Check
+from pgflywheel.worker.drift import DomainTests
 from pgflywheel.worker.embed import Embed
 from pgflywheel.worker.health import Pages, serving
 from pgflywheel.worker.index_upkeep import IndexUpkeep
@@ -37,6 +38,7 @@ from pgflywheel.worker.lane import Lane, Work
 from pgflywheel.worker.ledger import Ledger
 from pgflywheel.worker.listen import Doorbell
 from pgflywheel.worker.maintenance import Maintenance
+from pgflywheel.worker.sentinels import Sentinels
 from pgflywheel.worker.site import Options, Site
 
 log = logging.getLogger(__name__)
@@ -128,7 +130,8 @@ class Worker:
     def _behind(self) -> list[Coroutine[Any, Any, None]]:
         work = [self.bell.run(), self._beat(), Maintenance(self.site).run(), self._warm()]
         work += [Deliveries(self.site).run()]
-        work += [IndexUpkeep(self.site).run()] if "embed" in self.wakes else []
+        work += [IndexUpkeep(self.site).run(), DomainTests(self.site).run()] if "embed" in self.wakes else []
+        work += [Sentinels(self.site).run()] if "judge" in self.wakes else []
         work += [Polls(self.desk).run()] if "batch" in self.wakes else []
         return [*work, self._stop_when_idle()] if self.site.options.until_idle else work
 

@@ -53,6 +53,9 @@ def chores(lease_seconds: float) -> list[Chore]:
         Chore("labels", "flywheel._release_labels()", 60),
         Chore("partitions", "flywheel._maintain_partitions()", 60),
         Chore("reconcile", "flywheel._reconcile_recent()", 60),
+        Chore("drift", "flywheel._advance_drift()", 60),
+        Chore("windows", "flywheel._test_drift()", 1800),
+        Chore("novelty", "flywheel._refresh_novelty()", 300),
     ]
 
 

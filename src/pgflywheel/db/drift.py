@@ -1,0 +1,111 @@
+"""Drift: what is due, the vectors a classifier compares, the sentinels a judge is asked about, what came of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from pgflywheel.db.connect import Database
+from pgflywheel.db.judgements import Subject, dumped
+
+
+@dataclass(frozen=True, slots=True)
+class DueDomain:
+    """A project and node whose last week was not compared with the weeks before."""
+
+    project: str
+    node: str
+    n_reference: int
+    n_current: int
+
+
+@dataclass(frozen=True, slots=True)
+class Vector:
+    """The input of a span; ``current`` tells whether it is of the last week."""
+
+    span_id: UUID
+    current: bool
+    embedding: list[float]
+
+
+@dataclass(frozen=True, slots=True)
+class DriftStatus:
+    """A row of flywheel.drift_status."""
+
+    tested_at: datetime
+    kind: str
+    subject: str
+    slice: str
+    project: str | None
+    validator: str | None
+    version: int | None
+    window_from: datetime | None
+    window_until: datetime | None
+    statistic: float | None
+    threshold: float | None
+    effect: float | None
+    n_reference: int | None
+    n_current: int | None
+    drifted: bool | None
+    evidence: Mapping[str, Any]
+
+
+async def status(db: Database) -> list[DriftStatus]:
+    """Return the latest test of each monitor, those that drifted first."""
+    columns = ", ".join(DriftStatus.__dataclass_fields__)
+    order = "drifted desc nulls last, kind, subject, slice"
+    return await db.rows(DriftStatus, f"select {columns} from flywheel.drift_status order by {order}")
+
+
+async def take_turn(db: Database, name: str, seconds: float) -> bool:
+    """Tell whether this worker may begin some work; nobody else does for so many seconds."""
+    return bool(await db.value("select flywheel._take_turn(%s, %s)", [name, seconds]))
+
+
+async def due_domains(db: Database) -> list[DueDomain]:
+    """Return what a classifier is to look at now."""
+    return await db.rows(DueDomain, "select project, node, n_reference, n_current from flywheel._domain_due()")
+
+
+async def domain_sample(db: Database, due: DueDomain, most: int) -> list[Vector]:
+    """Return up to so many vectors of each side, chosen by hash."""
+    query = "select span_id, current, embedding from flywheel._domain_sample(%s, %s, %s)"
+    return await db.rows(Vector, query, [due.project, due.node, most])
+
+
+async def note_domain(
+    db: Database,
+    due: DueDomain | None,
+    auc: float | None,
+    chance: float | None,
+    drifted: bool | None,
+    evidence: Mapping[str, Any],
+) -> None:
+    """Write what a classifier found; without a project, why there is none."""
+    given = [None] * 4 if due is None else [due.project, due.node, due.n_reference, due.n_current]
+    await db.execute(
+        "select flywheel._note_domain(%s, %s, %s, %s, %s, %s, %s, %s::jsonb)",
+        [given[0], given[1], auc, chance, given[2], given[3], drifted, dumped(dict(evidence))],
+    )
+
+
+async def due_sentinels(db: Database) -> list[UUID]:
+    """Return the judge versions that are to be asked about their sentinels now."""
+    return [row[0] for row in await db.rows(tuple, "select version_id from flywheel._sentinels_due()")]
+
+
+async def sentinels(db: Database, version_id: UUID) -> list[Subject]:
+    """Return the sentinels of a version as a judge is shown them; ``fence`` is the id of the sentinel."""
+    return await db.rows(Subject, "select * from flywheel._sentinel_items(%s)", [version_id])
+
+
+async def write_sentinel_run(
+    db: Database, version_id: UUID, run_at: datetime, said: Sequence[Mapping[str, Any]]
+) -> int:
+    """Write what a judge said of its sentinels and test it against the runs before; return how many were new."""
+    query = "select flywheel._write_sentinel_run(%s, %s, %s::jsonb)"
+    written: int = await db.value(query, [version_id, run_at, dumped(list(said))])
+    return written
