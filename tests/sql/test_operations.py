@@ -1,4 +1,4 @@
-"""Latency, errors and cost from counts, and how much of the traffic is judged: against the raw rows."""
+"""Latency, errors and cost from counts, against the raw rows."""
 
 from __future__ import annotations
 
@@ -12,19 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.sql import paying
-from tests.sql.support import (
-    Connection,
-    activate,
-    define,
-    inline,
-    insert,
-    refused,
-    rows,
-    value,
-    version_id,
-    work_off,
-)
+from tests.sql.support import Connection, define, inline, insert, refused, rows, value, version_id
 
 TODAY = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
 NOON = TODAY - timedelta(hours=12)  # of yesterday, which is over
@@ -214,96 +202,6 @@ def test_a_shadow_sets_no_price(connection: Connection) -> None:
     insert(connection, started_at=NOON)
     assert rows(connection, "select validator from flywheel.cost_by_day") == [(None,)]
     assert rows(connection, "select validator, status, n from flywheel.validation_coverage") == [("quiet", "shadow", 1)]
-
-
-def test_coverage_tells_judged_from_unscored_and_says_why(
-    connection: Connection,
-) -> None:
-    inline(
-        connection,
-        "number",
-        expression="span.output::integer > 0",
-        filter={"node": ["count"]},
-    )
-    for output in ("1", "-1", "none"):
-        insert(connection, output, node="count", project="shop", started_at=NOON)
-    insert(connection, "text", node="say", project="shop", started_at=NOON)
-    work_off(connection)
-    columns = "time, validator, version, status, project, n, judged, unscored, spans"
-    ((*facts, n, judged, unscored, all_spans),) = rows(
-        connection, f"select {columns} from flywheel.validation_coverage"
-    )
-    assert facts == [TODAY - timedelta(days=1), "number", 1, "active", "shop"]
-    assert (n, judged + unscored, all_spans) == (3, 3, 4)
-    shares = rows(
-        connection,
-        "select judged_share, covered_share from flywheel.validation_coverage",
-    )
-    assert shares == [(pytest.approx(judged / 3), 0.75)]
-    reasons = rows(
-        connection,
-        "select validator, reason, n, share from flywheel.validation_reasons",
-    )
-    assert reasons == [("number", "raised", unscored, pytest.approx(unscored / 3))]
-
-
-def test_the_backlog_is_what_waits_and_reads_no_spans(connection: Connection) -> None:
-    activate(connection, "waiting")
-    for _ in range(3):
-        insert(connection)
-    activate(connection, "idle")
-    columns = "validator, version, lane, queued, running, later, dead, oldest_seconds is not null, status"
-    query = f"select {columns} from flywheel.validation_backlog order by 1"
-    assert rows(connection, query) == [
-        ("idle", 1, "bulk", 0, 0, 0, 0, False, "active"),
-        ("waiting", 1, "bulk", 3, 0, 0, 0, True, "active"),
-    ]
-    plan = str(rows(connection, f"explain {query}"))
-    assert "_ready" in plan
-    assert not [name for name in ("spans_", "scores") if name in plan]
-
-
-def test_calls_cost_by_day_version_and_model_and_unknown_costs_are_told(
-    connection: Connection,
-) -> None:
-    paying.provider(connection)
-    polite = paying.judge(connection)
-    span = insert(connection)
-    asked = [paying.call(polite, span_id=span, vote=vote) for vote in (1, 2)]
-    failed = [paying.call(polite, span_id=uuid.uuid4())]
-    unpriced = [paying.call(None, model="unknown", purpose="embed")]
-    for some in (asked, failed, unpriced):
-        paying.begin(connection, some)
-    paying.end(connection, asked, cached_tokens=500)
-    paying.end(connection, failed, outcome="timed_out", input_tokens=0, output_tokens=0)
-    paying.end(connection, unpriced)
-    found = rows(
-        connection,
-        """select validator, model, purpose, calls, judged, input_tokens, output_tokens
-             from flywheel.validation_cost_by_day order by validator""",
-    )
-    assert [row[:5] for row in found] == [
-        ("polite", "small", "score", 3, 1),
-        (None, "unknown", "embed", 1, 0),
-    ]
-    whole = value(
-        connection,
-        "select sum(cost_usd) from flywheel.calls where version_id is not null",
-    )
-    query = "select cost_usd, cost_per_judged, priced_share from flywheel.validation_cost_by_day where validator {}"
-    assert rows(connection, query.format("= 'polite'"))[0][:2] == pytest.approx((whole, whole))
-    assert rows(connection, query.format("is null")) == [(None, None, 0)]
-
-
-def test_a_day_of_calls_leaves_other_days_unread(connection: Connection) -> None:
-    query = """explain (analyze, costs off, timing off, summary off, buffers off)
-               select * from flywheel.validation_cost_by_day where time = %s"""
-    plan = "\n".join(line for (line,) in rows(connection, query, [TODAY]))
-    read = [line for line in plan.splitlines() if " on calls_" in line and "never executed" not in line]
-    assert {line.split(" on ")[1].split()[0] for line in read} <= {
-        f"calls_{TODAY:%Y%m%d}",
-        "calls_default",
-    }, plan
 
 
 def test_names_that_look_like_code_are_names(connection: Connection) -> None:
