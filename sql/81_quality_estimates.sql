@@ -95,7 +95,7 @@ begin
   else
     select * into live_low, live_high from flywheel._live_interval(tp, fp, fn, tn, passed, judged);
   end if;
-  if with_halving then
+  if with_halving and not (code and labels = 0) then
     labels_to_halve := case method when 'ppi' then nullif(least(3 * labels, judged - labels + 1), judged - labels + 1)
                                    when 'rogan_gladen' then null
                                    else flywheel.labels_to_halve(tp, fp, fn, tn, passed, judged) end;
