@@ -238,3 +238,18 @@ def test_hostile_and_endless_texts_only_make_pairs(connection: Connection) -> No
         ask(connection, seconds * 10, text, session_id=evil, node=evil)
     assert len(pairs(connection)) >= 2
     assert rows(connection, "select topic, turns from flywheel.rephrases_by_topic") == [(evil, 7)]
+
+
+def test_a_window_of_requests_leaves_other_days_unread(connection: Connection) -> None:
+    connection.execute("select flywheel.ensure_partitions(%s, %s)", [TODAY.date() - timedelta(days=9), TODAY.date()])
+    for days in range(5):
+        ask(connection, -86400 * days)
+        ask(connection, -86400 * days + 20, AGAIN)
+    with connection.transaction():
+        assert value(connection, "select count(*) from flywheel.rephrases(%s, %s)", [NOON, TODAY]) == 1
+        read = rows(
+            connection,
+            """select relname::text from pg_stat_xact_user_tables
+                where relname ~ '^spans_2' and seq_scan + coalesce(idx_scan, 0) > 0""",
+        )
+    assert {name for (name,) in read} <= {f"spans_{day:%Y%m%d}" for day in (NOON, TODAY)}
