@@ -46,7 +46,7 @@ def measure(options: Options) -> Result:
         [
             f"pass rate of one of {scored.VALIDATORS} validators by day and node, over {scored.DAYS} days",
             "read_ms: median of warm runs as an analyst; refresh_ms: refresh materialized view concurrently",
-            f"write_us: microseconds for each of {WRITTEN:,} scores in one insert, with and without triggers of rollups",
+            f"write_us: microseconds for each of {WRITTEN:,} scores in one insert, without and with rollups",
             "fresh_after_seconds: until a score that was just written shows",
         ],
     )
