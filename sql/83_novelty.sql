@@ -168,6 +168,8 @@ begin
   looked := flywheel._look_for_novelty(1000);
   perform flywheel._test_novelty((now() at time zone 'UTC')::date - past) from generate_series(1, 0, -1) as past;
   delete from flywheel._novelties where day < (now() at time zone 'UTC')::date - 30;
+  delete from flywheel._novelty_references where fitted_at < now() - interval '30 days';
+  delete from flywheel._novelty_points as points where not exists (select from flywheel._novelty_references as known where known.project = points.project);
   return looked;
 end
 $function$;
