@@ -26,18 +26,22 @@ begin atomic
 end;
 comment on function flywheel._alert_grain is 'Internal: how finely the window of a rule is counted.';
 
--- _alert_slice: names come from spans, so each is cut: a key of an index has a limit. Null = not asked for.
+-- _alert_slice: names come from spans, so each is cut: a key of an index has a limit. Called for each row, so it is inlined.
 create or replace function flywheel._alert_slice(by_keys text[], validator text, project text, environment text, release text, node text,
   attribute_1 text, attribute_2 text, attribute_3 text)
 returns jsonb
 language sql immutable parallel safe security invoker
-set search_path = pg_catalog, pg_temp
-as $function$
-  select coalesce(jsonb_object_agg(part.key, left(coalesce(part.value, ''), 120)), '{}')
-    from (values ('validator', validator), ('project', project), ('environment', environment), ('release', release), ('node', node),
-                 ('attribute_1', attribute_1), ('attribute_2', attribute_2), ('attribute_3', attribute_3)) as part (key, value)
-   where part.key = any (by_keys)
-$function$;
+begin atomic
+  select jsonb_strip_nulls(jsonb_build_object(
+    'validator', case when 'validator' = any (by_keys) then left(coalesce(validator, ''), 120) end,
+    'project', case when 'project' = any (by_keys) then left(coalesce(project, ''), 120) end,
+    'environment', case when 'environment' = any (by_keys) then left(coalesce(environment, ''), 120) end,
+    'release', case when 'release' = any (by_keys) then left(coalesce(release, ''), 120) end,
+    'node', case when 'node' = any (by_keys) then left(coalesce(node, ''), 120) end,
+    'attribute_1', case when 'attribute_1' = any (by_keys) then left(coalesce(attribute_1, ''), 120) end,
+    'attribute_2', case when 'attribute_2' = any (by_keys) then left(coalesce(attribute_2, ''), 120) end,
+    'attribute_3', case when 'attribute_3' = any (by_keys) then left(coalesce(attribute_3, ''), 120) end));
+end;
 comment on function flywheel._alert_slice is 'Internal: the slice of a rule some counts belong to; an unknown value is empty.';
 
 -- _alert_score_counts: of the version that judges now, so that no number mixes two versions.
@@ -46,31 +50,35 @@ returns table (slice jsonb, bucket timestamptz, bad bigint, total bigint)
 language sql stable security definer
 set search_path = pg_catalog, pg_temp
 as $function$
-  select fixed || flywheel._alert_slice(by_keys, found.name, found.project, found.environment, found.release, found.node, found.attribute_1, found.attribute_2, found.attribute_3),
-         found.bucket, found.bad::bigint, found.total::bigint
+  select named.slice, piece.bucket, piece.bad, piece.total       -- named once for each slice, not for each bucket of it
     from (
-      select validators.name, case when 'project' = any (by_keys) then counted.project end as project,
-             case when 'environment' = any (by_keys) then counted.environment end as environment,
-             case when 'release' = any (by_keys) then counted.release end as release, case when 'node' = any (by_keys) then counted.node end as node,
-             case when 'attribute_1' = any (by_keys) then counted.attribute_1 end as attribute_1,
-             case when 'attribute_2' = any (by_keys) then counted.attribute_2 end as attribute_2,
-             case when 'attribute_3' = any (by_keys) then counted.attribute_3 end as attribute_3, counted.bucket,
-             sum(case metric when 'unscored_rate' then counted.n - counted.passed - counted.failed else counted.failed end) as bad,
-             sum(case metric when 'unscored_rate' then counted.n else counted.passed + counted.failed end) as total
-        from flywheel._score_counts as counted
-        join flywheel.validator_versions as versions on versions.version_id = counted.version_id and versions.status in ('active', 'paused')
-        join flywheel.validators on validators.validator_id = versions.validator_id
-       where counted.grain = _alert_score_counts.grain and counted.bucket >= since and counted.bucket < until
-         and validators.name = coalesce(fixed ->> 'validator', validators.name)
-         and counted.project = coalesce(fixed ->> 'project', counted.project)
-         and counted.environment = coalesce(fixed ->> 'environment', counted.environment)
-         and counted.node = coalesce(fixed ->> 'node', counted.node)
-         and (not fixed ? 'release' or counted.release = fixed ->> 'release')
-         and (not fixed ? 'attribute_1' or counted.attribute_1 = fixed ->> 'attribute_1')
-         and (not fixed ? 'attribute_2' or counted.attribute_2 = fixed ->> 'attribute_2')
-         and (not fixed ? 'attribute_3' or counted.attribute_3 = fixed ->> 'attribute_3')
-       group by 1, 2, 3, 4, 5, 6, 7, 8, 9) as found
-   where found.total > 0
+      select fixed || flywheel._alert_slice(by_keys, found.name, found.project, found.environment, found.release, found.node, found.attribute_1, found.attribute_2, found.attribute_3) as slice,
+             array_agg(found.bucket) as buckets, array_agg(found.bad::bigint) as bads, array_agg(found.total::bigint) as totals
+        from (
+          select validators.name, case when 'project' = any (by_keys) then counted.project end as project,
+                 case when 'environment' = any (by_keys) then counted.environment end as environment,
+                 case when 'release' = any (by_keys) then counted.release end as release, case when 'node' = any (by_keys) then counted.node end as node,
+                 case when 'attribute_1' = any (by_keys) then counted.attribute_1 end as attribute_1,
+                 case when 'attribute_2' = any (by_keys) then counted.attribute_2 end as attribute_2,
+                 case when 'attribute_3' = any (by_keys) then counted.attribute_3 end as attribute_3, counted.bucket,
+                 sum(case metric when 'unscored_rate' then counted.n - counted.passed - counted.failed else counted.failed end) as bad,
+                 sum(case metric when 'unscored_rate' then counted.n else counted.passed + counted.failed end) as total
+            from flywheel._score_counts as counted
+            join flywheel.validator_versions as versions on versions.version_id = counted.version_id and versions.status in ('active', 'paused')
+            join flywheel.validators on validators.validator_id = versions.validator_id
+           where counted.grain = _alert_score_counts.grain and counted.bucket >= since and counted.bucket < until
+             and (not fixed ? 'validator' or validators.name = fixed ->> 'validator')
+             and (not fixed ? 'project' or counted.project = fixed ->> 'project')
+             and (not fixed ? 'environment' or counted.environment = fixed ->> 'environment')
+             and (not fixed ? 'node' or counted.node = fixed ->> 'node')
+             and (not fixed ? 'release' or counted.release = fixed ->> 'release')
+             and (not fixed ? 'attribute_1' or counted.attribute_1 = fixed ->> 'attribute_1')
+             and (not fixed ? 'attribute_2' or counted.attribute_2 = fixed ->> 'attribute_2')
+             and (not fixed ? 'attribute_3' or counted.attribute_3 = fixed ->> 'attribute_3')
+           group by 1, 2, 3, 4, 5, 6, 7, 8, 9) as found
+       where found.total > 0
+       group by found.name, found.project, found.environment, found.release, found.node, found.attribute_1, found.attribute_2, found.attribute_3) as named
+   cross join lateral unnest(named.buckets, named.bads, named.totals) as piece(bucket, bad, total)
 $function$;
 comment on function flywheel._alert_score_counts is 'Internal: bad and all scores by slice and time, for a rule on pass_rate or unscored_rate.';
 
@@ -94,9 +102,9 @@ as $function$
         from flywheel._span_counts as counted
        where counted.grain = _alert_span_counts.grain and counted.bucket >= since and counted.bucket < until
          and (metric <> 'latency_p95' or (counted.latency_bin <> -999 and (counted.root or fixed ? 'node' or 'node' = any (by_keys))))
-         and counted.project = coalesce(fixed ->> 'project', counted.project)
-         and counted.environment = coalesce(fixed ->> 'environment', counted.environment)
-         and counted.node = coalesce(fixed ->> 'node', counted.node)
+         and (not fixed ? 'project' or counted.project = fixed ->> 'project')
+         and (not fixed ? 'environment' or counted.environment = fixed ->> 'environment')
+         and (not fixed ? 'node' or counted.node = fixed ->> 'node')
          and (not fixed ? 'release' or counted.release = fixed ->> 'release')
          and (not fixed ? 'attribute_1' or counted.attribute_1 = fixed ->> 'attribute_1')
          and (not fixed ? 'attribute_2' or counted.attribute_2 = fixed ->> 'attribute_2')

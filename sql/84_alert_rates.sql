@@ -31,28 +31,28 @@ as $function$
     select usual.*, least(0.9, greatest(0.005, ceil((flywheel.wilson_interval(usual.bad, usual.total, 0.8)).high * 400) / 400)) as q0
       from usual
   ), limits as materialized (
-    select told.*, least(0.95, told.q0 + greatest(span.effect, least(told.q0, 0.1))) as q1 from told, span
-  ), steps as (
-    select counted.slice, counted.bucket, counted.bad, counted.total,
+    select told.*, row_number() over () as place, least(0.95, told.q0 + greatest(span.effect, least(told.q0, 0.1))) as q1 from told, span
+  ), steps as (                   -- sorted by a number: to compare slices takes longer
+    select limits.place, counted.bucket, counted.bad, counted.total,
            sum(counted.bad * ln(limits.q1 / limits.q0) + (counted.total - counted.bad) * ln((1 - limits.q1) / (1 - limits.q0))) over earlier as walk
       from span cross join flywheel._alert_counts(definition, flywheel._alert_grain(definition), at - span.recent, at + interval '1 minute') as counted
       join limits using (slice)
       left join flywheel._alert_states as states on states.rule = _change_paths.rule and states.slice = counted.slice
      where states.counts_from is null or counted.bucket > states.counts_from
-    window earlier as (partition by counted.slice order by counted.bucket)
+    window earlier as (partition by limits.place order by counted.bucket)
   ), heights as (
-    select steps.*, steps.walk - least(0, min(steps.walk) over (partition by steps.slice order by steps.bucket)) as height from steps
+    select steps.*, steps.walk - least(0, min(steps.walk) over (partition by steps.place order by steps.bucket)) as height from steps
   ), lows as (
-    select heights.*, max(heights.bucket) filter (where heights.height < 1e-9) over (partition by heights.slice) as low_at from heights
+    select heights.*, coalesce(max(heights.bucket) filter (where heights.height < 1e-9) over (partition by heights.place), '-infinity') as low_at from heights
+  ), ends as (
+    select lows.place, (array_agg(lows.height order by lows.bucket desc))[1] as height, max(lows.height) as peak, sum(lows.total) as total,
+           min(lows.bucket) filter (where lows.bucket > lows.low_at) as changed_at,
+           coalesce(sum(lows.bad) filter (where lows.bucket > lows.low_at), 0)::bigint as bad_since, coalesce(sum(lows.total) filter (where lows.bucket > lows.low_at), 0)::bigint as total_since
+      from lows group by lows.place
   )
-  select limits.slice, limits.bad, limits.total, limits.q0, limits.q1, limits.slices,
-         (array_agg(lows.height order by lows.bucket desc))[1], max(lows.height),
-         min(lows.bucket) filter (where lows.bucket > coalesce(lows.low_at, '-infinity')),
-         coalesce(sum(lows.bad) filter (where lows.bucket > coalesce(lows.low_at, '-infinity')), 0)::bigint,
-         coalesce(sum(lows.total) filter (where lows.bucket > coalesce(lows.low_at, '-infinity')), 0)::bigint,
-         greatest(max(limits.per_month), sum(lows.total) * 2592000.0 / extract(epoch from max(span.recent)))::double precision
-    from span cross join limits join lows using (slice)
-   group by limits.slice, limits.bad, limits.total, limits.q0, limits.q1, limits.slices
+  select limits.slice, limits.bad, limits.total, limits.q0, limits.q1, limits.slices, ends.height, ends.peak, ends.changed_at, ends.bad_since, ends.total_since,
+         greatest(limits.per_month, ends.total * 2592000.0 / extract(epoch from span.recent))::double precision
+    from span cross join limits join ends using (place)
 $function$;
 comment on function flywheel._change_paths is 'Internal: for each slice of a rule the CUSUM against its own past, and what came since it began to rise.';
 
