@@ -1,6 +1,6 @@
 """Load the assets beside this file into the Superset this runs in; again, it brings them up to date.
 
-PGFLYWHEEL_BI_URI names the database, as an analyst: postgresql+psycopg2://analyst:password@host:5432/name.
+PGFLYWHEEL_BI_ADDRESS (host:port), _DATABASE, _USER, _PASSWORD and _SSLMODE name the database and the analyst.
 The user admin has to be there; what is loaded belongs to it.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from urllib.parse import quote
 
 import yaml
 from flask import g
@@ -24,6 +25,14 @@ def contents(uri: str) -> dict[str, str]:
     return found
 
 
+def address() -> str:
+    """Return where the database is, as SQLAlchemy writes it."""
+    given = {name: os.environ[f"PGFLYWHEEL_BI_{name.upper()}"] for name in ("address", "database", "user", "password")}
+    user, password, database = (quote(given[name], safe="") for name in ("user", "password", "database"))
+    mode = os.environ.get("PGFLYWHEEL_BI_SSLMODE", "prefer")
+    return f"postgresql+psycopg2://{user}:{password}@{given['address']}/{database}?sslmode={mode}"
+
+
 def load(uri: str) -> None:
     """Import everything in the application's context."""
     from superset.commands.importers.v1.assets import ImportAssetsCommand
@@ -35,4 +44,4 @@ def load(uri: str) -> None:
 
 if __name__ == "__main__":
     with create_app().app_context():
-        load(os.environ["PGFLYWHEEL_BI_URI"])
+        load(address())

@@ -12,10 +12,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from urllib.parse import quote
 
 import psycopg
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.conninfo import make_conninfo
 
 from pgflywheel.db import embedded, schema
 from tests.bi import shop
@@ -31,10 +30,12 @@ class FilledServer:
     dsn: str
     port: int
 
-    def uri(self, driver: str) -> str:
-        """Return the analyst's address over TCP as SQLAlchemy and JDBC write it."""
-        name = conninfo_to_dict(self.dsn)["dbname"]
-        return f"{driver}://{LOGIN}:{quote(PASSWORD)}@127.0.0.1:{self.port}/{name}"
+    def variables(self) -> dict[str, str]:
+        """Return the environment that docker/superset and docker/grafana read."""
+        given = {"address": f"127.0.0.1:{self.port}", "database": "shop", "user": LOGIN, "password": PASSWORD}
+        return {f"PGFLYWHEEL_BI_{name.upper()}": value for name, value in given.items()} | {
+            "PGFLYWHEEL_BI_SSLMODE": "disable"
+        }
 
 
 @contextmanager

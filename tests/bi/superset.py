@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 import venv
+from collections.abc import Iterator
 from pathlib import Path
 
 from platformdirs import user_cache_path
@@ -22,20 +23,9 @@ from platformdirs import user_cache_path
 from tests.bi.server import filled_server
 
 HERE = Path(__file__).parent
-REQUIREMENTS = HERE / "superset_requirements.txt"
-CONFIG = """
-SECRET_KEY = "no secret: it lives as long as this run"
-SQLALCHEMY_DATABASE_URI = "sqlite:///{folder}/superset.db"
-WTF_CSRF_ENABLED = False
-TALISMAN_ENABLED = False
-RATELIMIT_ENABLED = False
-"""
-SET_UP = (
-    ("superset", "db", "upgrade"),
-    ("superset", "fab", "create-admin", *("--username", "admin", "--password", "admin"),
-     *("--firstname", "a", "--lastname", "b", "--email", "admin@example.org")),
-    ("superset", "init"),
-)  # fmt: skip
+DOCKER = HERE.parents[1] / "docker" / "superset"
+REQUIREMENTS = DOCKER / "requirements.txt"
+SECRET = "no secret, it lives as long as this run"
 
 
 def environment() -> Path:
@@ -54,24 +44,29 @@ def main() -> int:
     """Return 0 when Superset shows everything, else the exit code of what failed."""
     begun = time.monotonic()
     bin_folder = environment()
-    print(f"environment   {time.monotonic() - begun:6.1f} s", flush=True)
+    print(f"environment {time.monotonic() - begun:.0f} s", flush=True)
     with filled_server() as server, tempfile.TemporaryDirectory() as folder:
-        config = Path(folder) / "superset_config.py"
-        config.write_text(CONFIG.format(folder=folder))
         environ = {
-            **os.environ, "PATH": f"{bin_folder}:{os.environ['PATH']}", "FLASK_APP": "superset",
-            "SUPERSET_CONFIG_PATH": str(config), "PYTHONWARNINGS": "ignore",
-            "PGFLYWHEEL_BI_URI": server.uri("postgresql+psycopg2"),
+            **os.environ, **server.variables(),
+            "PATH": f"{bin_folder}:{os.environ['PATH']}", "PYTHONWARNINGS": "ignore",
+            "SUPERSET_CONFIG_PATH": str(DOCKER / "superset_config.py"), "SUPERSET_HOME": folder,
+            "SUPERSET_SECRET_KEY": SECRET, "SUPERSET_PASSWORD": "admin",
         }  # fmt: skip
-        load = ("python", str(HERE.parents[1] / "docker" / "superset" / "load.py"))
-        for command in (*SET_UP, load, load, ("python", "-P", str(HERE / "superset_inside.py"))):
-            quiet = command[0] == "superset" or command is load
-            ran = subprocess.run(command, env=environ, text=True, capture_output=quiet, check=False, cwd=folder)
-            print(f"{' '.join(command[:2])[-30:]:30} {time.monotonic() - begun:6.1f} s", flush=True)
+        environ.pop("PYTHONPATH", None)
+        for name, command in _steps():
+            ran = subprocess.run(command, env=environ, text=True, capture_output=True, check=False, cwd=folder)
+            print(f"{name} {time.monotonic() - begun:.0f} s\n{ran.stdout if name == 'look' else ''}", flush=True)
             if ran.returncode:
-                print((ran.stdout or "") + (ran.stderr or "")[-4000:])
+                print(ran.stderr[-4000:])
                 return ran.returncode
     return 0
+
+
+def _steps() -> Iterator[tuple[str, list[str]]]:
+    """Yield what is run: the container's own start, which loads the assets; loading again; then the web pages' API."""
+    load = ["python", str(DOCKER / "load.py")]
+    yield "start and load again", [str(DOCKER / "start.sh"), *load]
+    yield "look", ["python", "-P", str(HERE / "superset_inside.py")]  # -P: its folder has a superset.py
 
 
 if __name__ == "__main__":

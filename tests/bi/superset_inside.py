@@ -15,6 +15,7 @@ def main() -> int:
     given = {"username": "admin", "password": "admin", "provider": "db", "refresh": False}
     token = client.post("/api/v1/security/login", json=given).json["access_token"]
     headers = {"Authorization": f"Bearer {token}"}
+    headers["X-CSRFToken"] = client.get("/api/v1/security/csrf_token/", headers=headers).json["result"]
 
     def get(path: str, **parameters: Any) -> Any:
         query = {"q": json.dumps(parameters)} if parameters.pop("as_q", False) else parameters
