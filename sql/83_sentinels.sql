@@ -15,7 +15,7 @@ begin
   if version.version_id is null then
     raise exception using errcode = '22023', message = format('there is no validator %s', choose_sentinels.validator), hint = 'List judges: pgflywheel judges list.';
   end if;
-  perform flywheel._require(n between 2 and 1000, format('%s sentinels cannot be chosen', n), 'Choose 2 to 1000; forty tell a change of a tenth of the verdicts.');
+  perform flywheel._require(n between 2 and 1000, format('%s sentinels cannot be chosen', n), 'Choose 2 to 1000; forty show a change of an eighth of the verdicts.');
   question := flywheel._question_of(version);
   insert into flywheel.sentinels (sentinel_id, validator_id, span_id, started_at, revision, passed, item)
   select flywheel.new_id(), question, listed.span_id, listed.started_at, listed.revision, listed.passed, listed.item
