@@ -105,7 +105,7 @@ $function$;
 comment on function flywheel._estimate is 'Internal: the corrected pass rate of a version in a slice, how it was reached, and what it lacks.';
 
 -- _estimates_sql: from sources of counts of scores and of labelled cells, by expressions for time and project over their rows.
-create or replace function flywheel._estimates_sql(scores text, cells text, "time" text, project text, with_halving boolean) returns text
+create or replace function flywheel._estimates_sql(scores text, cells text, "time" text, project text, with_halving boolean, with_code boolean) returns text
 language sql immutable parallel safe security invoker
 begin atomic
   select format($code$
@@ -145,8 +145,9 @@ begin atomic
              coalesce(labelled.tp, 0), coalesce(labelled.fp, 0), coalesce(labelled.fn, 0), coalesce(labelled.tn, 0),
              judged.valued, judged.value_sum, judged.value_squares,
              coalesce(labelled.valued, 0), labelled.y_sum, labelled.f_sum, labelled.yf_sum, labelled.ff_sum,
-             coalesce(even.tp, ever.tp, 0), coalesce(even.fp, ever.fp, 0), coalesce(even.fn, ever.fn, 0), coalesce(even.tn, ever.tn, 0), %5$L) as estimate$code$,
-    scores, cells, "time", project, with_halving);
+             coalesce(even.tp, ever.tp, 0), coalesce(even.fp, ever.fp, 0), coalesce(even.fn, ever.fn, 0), coalesce(even.tn, ever.tn, 0), %5$L) as estimate
+     where %6$L or versions.annotator_kind <> 'code' or labelled.tp is not null$code$,
+    scores, cells, "time", project, with_halving, with_code);
 end;
 comment on function flywheel._estimates_sql is 'Internal: the query behind corrected_pass_rates and its like.';
 
@@ -159,15 +160,15 @@ begin
            labels_to_halve, note, status, annotator_kind, provisional
       from (' || flywheel._estimates_sql(format(counted, '_score_counts', '(select flywheel._quality_since())'),
                                          format(counted, '_cell_counts', '(select flywheel._quality_since())'),
-                                         '''-infinity''::timestamptz', 'project', true) || ') as estimates
-     where status in (''active'', ''paused'', ''retired'') and (annotator_kind <> ''code'' or labels > 0)';
+                                         '''-infinity''::timestamptz', 'project', true, false) || ') as estimates
+     where status in (''active'', ''paused'', ''retired'')';
   execute 'create or replace view flywheel.corrected_by_week as
     select "time", validator, version, project, n, judged, raw_rate, labels, method, corrected_rate, corrected_low, corrected_high, live_low, live_high,
            note, status, annotator_kind, provisional
       from (' || flywheel._estimates_sql(format(counted, '_score_counts', 'date_trunc(''week'', now(), ''UTC'') - interval ''51 weeks'''),
                                          format(counted, '_cell_counts', 'date_trunc(''week'', now(), ''UTC'') - interval ''51 weeks'''),
-                                         'date_trunc(''week'', bucket, ''UTC'')', 'project', false) || ') as estimates
-     where status in (''active'', ''paused'', ''retired'') and (annotator_kind <> ''code'' or labels > 0)';
+                                         'date_trunc(''week'', bucket, ''UTC'')', 'project', false, false) || ') as estimates
+     where status in (''active'', ''paused'', ''retired'')';
 end
 $block$;
 comment on view flywheel.corrected_pass_rates is
@@ -201,7 +202,7 @@ begin
       from (%s) as estimates order by version$code$, project,
     flywheel._estimates_sql(flywheel._slice_sql('_score_counts', since, until, validator, project, case when release is not null then array[release] end, environment),
                             flywheel._slice_sql('_cell_counts', since, until, validator, project, case when release is not null then array[release] end, environment),
-                            $$'-infinity'::timestamptz$$, $$''::text$$, true));
+                            $$'-infinity'::timestamptz$$, $$''::text$$, true, true));
 end
 $function$;
 comment on function flywheel.corrected_pass_rate is

@@ -63,9 +63,44 @@ select flywheel.new_id(), versions.validator_id, scores.span_id, scores.started_
   join flywheel.validator_versions as versions using (version_id)
  where versions.kind = 'neighbours' and scores.passed is not null
 """
-_ROLL_UP: LiteralString = """
-select flywheel._rebuild_spans(since, last), flywheel._rebuild_scores(since, last), flywheel._rebuild_cells(since, last)
-  from flywheel._day_span((now() at time zone 'UTC')::date - %s)
+# What _rebuild_rollups() counts, without what it does to be right while others write.
+_SLICES: LiteralString = """
+insert into flywheel._slices (slice_id, project, environment, release, node, node_kind, root)
+select distinct flywheel._slice_id(project, environment, release, node, node_kind, true, null, null, null),
+       project, environment, release, node, node_kind, true
+  from flywheel.spans
+"""
+_MINUTES: LiteralString = """
+insert into flywheel._score_rollups
+select 'minute', minute, version_id, slice_id, reason, value_bin, n, passed, failed, valued, value_sum, value_squares,
+       cost_usd, priced, 0, 0, 0, 0, 0
+  from (
+    select flywheel._minute(spans.started_at) as minute, version_id, spans.release, spans.node,
+           coalesce(unscored_reason, '') as reason, flywheel._value_bin(value) as value_bin, count(*) as n,
+           count(*) filter (where passed) as passed, count(*) filter (where not passed) as failed,
+           count(value) as valued, coalesce(sum(value), 0) as value_sum,
+           coalesce(sum(value * value), 0) as value_squares,
+           coalesce(sum(scores.cost_usd), 0) as cost_usd, count(scores.cost_usd) as priced
+      from flywheel.spans
+      join flywheel.scores using (span_id, started_at, revision),
+           flywheel._day_span((now() at time zone 'UTC')::date - %(day)s) as day
+     where spans.started_at between day.since and day.last and scores.started_at between day.since and day.last
+     group by 1, 2, 3, 4, 5, 6) as counted
+  join flywheel._slices as slices using (release, node)
+ order by minute, version_id, slice_id, reason, value_bin
+"""
+_LARGER: LiteralString = """
+insert into flywheel._score_rollups
+select cut.grain, date_trunc(cut.grain, bucket, 'UTC'), version_id, slice_id, reason, value_bin, sum(n), sum(passed),
+       sum(failed), sum(valued), sum(value_sum), sum(value_squares), sum(cost_usd), sum(priced), 0, 0, 0, 0, 0
+  from flywheel._score_rollups as rolled,
+       flywheel._day_span((now() at time zone 'UTC')::date - %(day)s) as day, (values ('hour'), ('day')) as cut(grain)
+ where rolled.grain = 'minute' and bucket >= day.since and bucket <= day.last
+ group by 1, 2, 3, 4, 5, 6
+ order by 1, 2, 3, 4, 5, 6
+"""
+_CELLS: LiteralString = """
+select flywheel._rebuild_cells(since, last) from flywheel._day_span((now() at time zone 'UTC')::date - %(day)s)
 """
 
 
@@ -80,10 +115,13 @@ def store(dsn: str, scores: int) -> None:
         session.execute("alter table flywheel.scores disable trigger all")
     spans = max(1, scores // VALIDATORS // DAYS)
     _each_day(dsn, lambda session, day: _store_day(session, day, spans))
+    with connected(dsn) as session:
+        session.execute("analyze flywheel.spans, flywheel.scores, flywheel.labels")
+        session.execute(_SLICES)
     _each_day(dsn, _roll_up_day)
     with connected(dsn) as session:
-        session.execute("vacuum (analyze, parallel 0) flywheel.spans, flywheel.scores, flywheel.labels")
-        session.execute("vacuum (analyze) flywheel._score_rollups, flywheel._span_rollups, flywheel._cell_rollups")
+        session.execute("vacuum (parallel 0) flywheel.spans, flywheel.scores, flywheel.labels")
+        session.execute("vacuum (analyze) flywheel._score_rollups, flywheel._cell_rollups")
         session.execute("vacuum (analyze) flywheel._slices, flywheel._score_changes, flywheel._span_changes")
         session.execute("vacuum (analyze) flywheel._label_changes, flywheel._span_deltas")
 
@@ -116,7 +154,8 @@ def _store_day(session: Session, day: int, spans: int) -> None:
 
 
 def _roll_up_day(session: Session, day: int) -> None:
-    session.execute(_ROLL_UP, [day])
+    for statement in (_MINUTES, _LARGER, _CELLS):
+        session.execute(statement, {"day": day})
 
 
 def stored(session: Session) -> int:
