@@ -50,7 +50,7 @@ language sql immutable parallel safe security invoker
 begin atomic
   select array['input', 'output', 'messages', 'documents', 'attributes', 'error', 'critique', 'judge_critique', 'human_critique', 'comment',
                'corrected_output', 'wrong', 'why', 'reply', 'detail', 'unscored_detail', 'paused_detail', 'blocked_detail', 'quarantined_detail',
-               'problem', 'last_problem', 'url', 'evidence', 'item', 'first_input', 'second_input', 'first_output', 'second_output'];
+               'problem', 'last_problem', 'refresh_error', 'url', 'evidence', 'item', 'first_input', 'second_input', 'first_output', 'second_output'];
 end;
 comment on function flywheel._content_columns is 'Internal: names of columns that hold content.';
 

@@ -97,3 +97,6 @@ select span_id, 1, (select version_id from flywheel.validator_status where valid
   from flywheel.spans where node = 'answer' order by started_at desc limit 40;
 
 select flywheel.define_metric('polite_by_node', '{"measure": "pass_rate", "validator": "polite", "by": ["node"], "storage": "materialized"}');
+
+insert into flywheel._novelties (day, project, span_id, started_at, distance, percentile)
+select started_at::date as day, project, span_id, started_at, 0.9, 0.999 from flywheel.spans where node = 'answer' order by started_at desc limit 5;

@@ -153,10 +153,11 @@ def done_by(connection: Connection, role: str) -> set[str]:
     return done
 
 
-def test_a_writer_can_ask_the_guard_retrieve_examples_and_nothing_else(connection: Connection) -> None:
+def test_a_writer_can_ask_before_it_writes_and_read_nothing(connection: Connection) -> None:
     insert(connection)
     done = done_by(connection, "flywheel_writer")
-    assert done == {"flywheel.guard", "flywheel.new_id", "flywheel.retrieve_examples"}
+    asked = {"flywheel.guard", "flywheel.retrieve_examples", "flywheel.novelty", "flywheel.is_novel"}
+    assert done == asked | {"flywheel.new_id"}
 
 
 def changing(connection: Connection, names: set[str]) -> set[str]:
@@ -181,7 +182,7 @@ def test_an_analyst_can_read_views_and_the_log_and_nothing_else(connection: Conn
     assert done >= readable | {"flywheel.why"}
     assert not {name for name in done if name.startswith(("delete", "truncate"))}
     assert changing(connection, done) == set()
-    assert tables_read(connection, done) == set()
+    assert tables_read(connection, done) == {"* from flywheel.alert_rules"}
 
 
 def test_an_analyst_reads_what_calls_cost_and_not_what_they_said(connection: Connection) -> None:
@@ -197,6 +198,7 @@ def test_a_reviewer_can_label_fix_sign_and_read_labels_and_nothing_else(connecti
     acts = {
         f"flywheel.{name}"
         for name in (
+            "acknowledge_alert",
             "claim_labels",
             "confirm_label",
             "defer_label",
@@ -208,6 +210,7 @@ def test_a_reviewer_can_label_fix_sign_and_read_labels_and_nothing_else(connecti
             "record_label",
             "relabel",
             "sign_example",
+            "snooze_alert",
             "undo_label",
             "withdraw_label",
         )
