@@ -158,6 +158,7 @@ declare
 begin
   perform pg_advisory_xact_lock('flywheel'::regnamespace::oid::integer, 5);   -- a second purge looks when the first is done
   perform pg_advisory_xact_lock('flywheel'::regnamespace::oid::integer, 6);   -- a fold would wait for a table that is dropped
+  perform pg_advisory_xact_lock('flywheel'::regnamespace::oid::integer, 8);   -- so would who forms clusters
   for old in
     select parts.relation, parts.partition, parts.day
       from flywheel._partitions as parts
@@ -182,6 +183,7 @@ begin
   delete from flywheel._faults where occurred_at < purge.before;
   delete from flywheel._escalations where started_at < purge.before;
   perform flywheel._forget_before(purge.before);
+  perform flywheel._forget_members(purge.before);
   if day_is_cut then
     perform flywheel._rebuild_rollups(cut_day);
   end if;

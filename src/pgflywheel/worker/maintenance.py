@@ -48,6 +48,7 @@ def chores(lease_seconds: float) -> list[Chore]:
         Chore("calls", "flywheel._settle_lost()", 10),
         Chore("embeddings", "flywheel._queue_embeddings()", 5),
         Chore("examples", "flywheel._advance_examples()", 5),
+        Chore("clusters", "flywheel._assign_clusters()", 5),
         Chore("alerts", "flywheel._evaluate_alerts()", 15),
         Chore("standings", "flywheel._refresh_standings()", 60),
         Chore("labels", "flywheel._release_labels()", 60),
