@@ -80,7 +80,8 @@ begin
     select found.slice, found.n, found.value, found.threshold, found.effect,
            case when not found.drifted then false when found.n < ($1 ->> 'minimum_n')::bigint then null
                 when found.drifted and coalesce(abs(found.effect), 0) >= ($1 ->> 'minimum_effect')::double precision then true end, found.evidence
-      from (select jsonb_build_object('kind', status.held ->> 'kind', 'subject', left(coalesce(status.held ->> 'subject', ''), 120), 'part', left(coalesce(status.held ->> 'slice', ''), 120)) as slice,
+      from (select jsonb_strip_nulls(jsonb_build_object('kind', status.held ->> 'kind', 'subject', left(coalesce(status.held ->> 'subject', ''), 120),
+                     'part', left(coalesce(status.held ->> 'slice', ''), 120), 'project', left(status.held ->> 'project', 120))) as slice,
                    (status.held ->> 'n_current')::double precision::bigint as n, (status.held ->> 'statistic')::double precision as value,
                    (status.held ->> 'threshold')::double precision as threshold, (status.held ->> 'effect')::double precision as effect,
                    (status.held ->> 'drifted')::boolean as drifted,

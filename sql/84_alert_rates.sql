@@ -159,16 +159,16 @@ returns table (slice jsonb, tp bigint, fp bigint, fn bigint, tn bigint, labels b
 language sql stable security definer
 set search_path = pg_catalog, pg_temp
 as $function$
-  select (definition -> 'slice') || flywheel._alert_slice(flywheel._alert_keys(definition), validators.name, counted.project, counted.environment, counted.release, counted.node,
+  select (_alert_cells.definition -> 'slice') || flywheel._alert_slice(flywheel._alert_keys(_alert_cells.definition), validators.name, counted.project, counted.environment, counted.release, counted.node,
                                counted.attribute_1, counted.attribute_2, counted.attribute_3) as slice,
          sum(counted.tp)::bigint, sum(counted.fp)::bigint, sum(counted.fn)::bigint, sum(counted.tn)::bigint, sum(counted.tp + counted.fp + counted.fn + counted.tn)::bigint
     from flywheel._cell_counts as counted
     join flywheel.validator_versions as versions on versions.version_id = counted.version_id and versions.status in ('active', 'paused')
     join flywheel.validators on validators.validator_id = versions.validator_id
-   where counted.grain = flywheel._alert_grain(definition) and counted.lane = 'estimation'
-     and counted.bucket >= at - flywheel._alert_interval(definition, 'window') and counted.bucket < at + interval '1 minute'
-     and flywheel._alert_slice(array(select jsonb_object_keys(definition -> 'slice')), validators.name, counted.project, counted.environment, counted.release, counted.node,
-                               counted.attribute_1, counted.attribute_2, counted.attribute_3) = definition -> 'slice'
+   where counted.grain = flywheel._alert_grain(_alert_cells.definition) and counted.lane = 'estimation'
+     and counted.bucket >= at - flywheel._alert_interval(_alert_cells.definition, 'window') and counted.bucket < at + interval '1 minute'
+     and flywheel._alert_slice(array(select jsonb_object_keys(_alert_cells.definition -> 'slice')), validators.name, counted.project, counted.environment, counted.release, counted.node,
+                               counted.attribute_1, counted.attribute_2, counted.attribute_3) = _alert_cells.definition -> 'slice'
    group by 1
 $function$;
 comment on function flywheel._alert_cells is 'Internal: labels drawn for estimation by slice, by what judge and people say.';

@@ -26,7 +26,7 @@ as $function$
                            when 'canary' then array['validator', 'project', 'environment', 'node', 'attribute_1', 'attribute_2', 'attribute_3']
                            when 'span' then array['project', 'environment', 'release', 'node', 'attribute_1', 'attribute_2', 'attribute_3']
                            when 'lane' then array['lane'] when 'budget' then array['scope', 'name', 'period'] when 'judge' then array['validator']
-                           else array['kind', 'subject', 'part'] end
+                           else array['kind', 'subject', 'part', 'project'] end
     from known
 $function$;
 comment on function flywheel._alert_metrics is 'Internal: every metric an alert rule may watch.';

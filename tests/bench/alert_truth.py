@@ -135,7 +135,7 @@ def _look(session: Session, months: int) -> None:
                 "update flywheel._alert_evaluations set next_at = 'infinity' where rule in ('step', 'slide')"
             )
         end = BEGINNING + timedelta(days=PAST_DAYS, hours=hour + LOOK_HOURS)
-        session.execute("select flywheel._evaluate_alerts(%s)", [end - timedelta(microseconds=1)])
+        session.execute("select flywheel._evaluate_alerts(%s)", [end - timedelta(minutes=2)])
         if hour % 240 == 0:
             session.execute("vacuum analyze flywheel._alert_states, flywheel._alert_evaluations, flywheel.alerts")
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from psycopg.types.json import Jsonb
 
+from tests.sql.paying import judge, provider
 from tests.sql.support import Connection, activate, insert, refused, rows, value
 
 NOW = datetime.now(UTC).replace(microsecond=0)
@@ -549,3 +550,54 @@ def test_dropping_a_rule_closes_its_alerts_and_keeps_them(connection: Connection
     connection.execute("select flywheel.drop_alert_rule('floor')")
     assert rows(connection, "select rule, closed_because from flywheel.alerts") == [("floor", "rule dropped")]
     assert evaluate(connection) == 0
+
+
+def test_monitors_of_drift_that_give_alarm_are_alerts_until_they_do_not(connection: Connection) -> None:
+    rule(connection, "drift", metric="drift", slice={"kind": "psi"})
+    connection.execute(
+        "insert into flywheel.drift_tests (test_id, kind, subject, slice, window_from, statistic, threshold, effect,"
+        " n_current, drifted)"
+        " values (gen_random_uuid(), 'psi', 'length', 'node writer', now(), 0.4, 0.1, 0.3, 500, true),"
+        " (gen_random_uuid(), 'ks', 'length', 'node writer', now(), 0.4, 0.1, 0.3, 500, true),"
+        " (gen_random_uuid(), 'psi', 'score', 'node writer', now(), null, null, null, 5, null)"
+    )
+    assert evaluate(connection) == 1
+    assert opened(connection) == [("drift", {"kind": "psi", "part": "node writer", "subject": "length"})]
+    connection.execute("update flywheel.drift_tests set drifted = false")
+    for minutes in (1, 16):
+        evaluate(connection, NOW + timedelta(minutes=minutes))
+    assert opened(connection) == []
+
+
+def test_a_judge_below_its_floor_is_an_alert_once_it_has_labels(connection: Connection) -> None:
+    provider(connection)
+    version_id = judge(connection)
+    rule(connection, "judges", metric="judge_standing")
+    stand = """insert into flywheel._standings (version_id, provisional, reason, n_pass, n_fail)
+               values (%s, true, 'r', %s, 10)
+               on conflict (version_id) do update set n_pass = excluded.n_pass"""
+    connection.execute(stand, [version_id, 5])
+    assert evaluate(connection) == 0
+    connection.execute(stand, [version_id, 50])
+    assert evaluate(connection) == 1
+    assert opened(connection) == [("judges", {"validator": "polite"})]
+
+
+def test_a_corrected_rate_surely_below_its_floor_opens(connection: Connection, polite: uuid.UUID) -> None:
+    rule(connection, "corrected", metric="corrected_pass_rate", threshold=0.9)
+    scored(connection, 950, 50, NOW - timedelta(hours=5))
+    assert evaluate(connection) == 0
+    connection.execute("""
+        insert into flywheel._slices (slice_id, project, environment, node, node_kind, root)
+        select flywheel._slice_id('default', 'production', null, 'writer', 'app', true, null, null, null),
+               'default', 'production', 'writer', 'app', true""")
+    connection.execute(
+        "insert into flywheel._cell_rollups (grain, bucket, version_id, slice_id, lane, tp, fp, fn, tn, valued,"
+        " y_sum, f_sum, yf_sum, ff_sum)"
+        " select 'hour', date_trunc('hour', %s), %s, slice_id, 'estimation', 60, 40, 0, 20, 0, 0, 0, 0, 0"
+        " from flywheel._slices",
+        [NOW - timedelta(hours=5), polite],
+    )
+    assert evaluate(connection) == 1
+    ((value_, n),) = rows(connection, "select value, n from flywheel.open_alerts")
+    assert (round(value_, 2), n) == (0.57, 120)
