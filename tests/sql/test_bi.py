@@ -160,6 +160,22 @@ def test_the_limit_holds_in_this_database_only_and_can_be_changed(connection: Co
         assert value(session, "show statement_timeout") == "0"
 
 
+def test_whoever_may_make_logins_needs_no_superuser_to_make_an_analyst(
+    connection: Connection, dsn: str, login: str
+) -> None:
+    connection.execute(f"alter role {login} createrole; grant flywheel_analyst to {login} with admin option".encode())
+    connection.execute(f"grant usage on schema flywheel to {login}".encode())
+    connection.execute(f"grant execute on function flywheel.make_analyst to {login}".encode())
+    made = f"{login}_made"
+    with psycopg.connect(make_conninfo(dsn, user=login), autocommit=True) as session:
+        session.execute(f"create role {made} login".encode())
+        session.execute("select flywheel.make_analyst(%s, '5 seconds')", [made])
+    with psycopg.connect(make_conninfo(dsn, user=made)) as session:
+        assert value(session, "show statement_timeout") == "5s"
+        assert value(session, "select count(*) from flywheel_bi.scores") == 0
+    connection.execute(f"drop owned by {made}; drop role {made}".encode())
+
+
 def test_the_role_itself_has_a_limit_for_whoever_lets_it_log_in(connection: Connection) -> None:
     query = "select unnest(setconfig) from pg_db_role_setting where setrole = 'flywheel_analyst'::regrole order by 1"
     assert rows(connection, query) == [("default_transaction_read_only=on",), ("statement_timeout=30s",)]
