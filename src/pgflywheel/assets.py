@@ -13,7 +13,9 @@ PACKAGE = Path(__file__).parent
 DEFAULT_SCHEMA = "flywheel"
 VECTORS = "public"
 _WORD = re.compile(r"(?<![A-Za-z0-9_])flywheel(?=_|\b)")
-_VECTOR_NAME = re.compile(r"\bpublic\.(?=halfvec\b|halfvec_cosine_ops\b|<)")
+_VECTOR_NAME = re.compile(
+    r"\bpublic\.(?=(?:halfvec|vector|halfvec_cosine_ops|vector_norm|vector_dims|l2_norm|l2_normalize|sum|avg)\b|<)"
+)
 _SCHEMA_NAME = re.compile(r"[a-z_][a-z0-9_]{0,47}")
 
 
