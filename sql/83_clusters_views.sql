@@ -3,7 +3,7 @@
 -- _shown_clusters: how views name them.
 create or replace view flywheel._shown_clusters as
   select known.cluster_id, known.project, known.embedder_id, known.n, known.total, known.status, known.first_seen_at,
-         coalesce(known.name, known.words, 'cluster ' || right(known.cluster_id::text, 8)) as name
+         coalesce(known.name, nullif(known.words, ''), 'cluster ' || right(known.cluster_id::text, 8)) as name
     from flywheel._clusters as known join flywheel.embedders on embedders.embedder_id = known.embedder_id and embedders.status = 'serving'
    where known.status = 'open' and known.n > 0;
 comment on view flywheel._shown_clusters is 'Internal: open clusters of the embedder that serves.';
@@ -15,7 +15,7 @@ create or replace view flywheel._recent_members as
 comment on view flywheel._recent_members is 'Internal: members of the last settings.quality_window_days days, of the embedder that serves.';
 
 create or replace view flywheel.clusters as
-  select known.cluster_id, known.project, coalesce(known.name, known.words, 'cluster ' || right(known.cluster_id::text, 8)) as name, known.words, known.n,
+  select known.cluster_id, known.project, coalesce(known.name, nullif(known.words, ''), 'cluster ' || right(known.cluster_id::text, 8)) as name, nullif(known.words, '') as words, known.n,
          known.first_seen_at, known.last_seen_at, case when embedders.status = 'serving' then known.status else 'former' end as status,
          known.merged_into, known.named_by, embedders.name as embedder,
          known.n::double precision / nullif((select count(*) from flywheel._cluster_members as members
@@ -25,7 +25,7 @@ comment on view flywheel.clusters is 'Clusters of inputs that mean the same, of 
 
 create or replace view flywheel.cluster_members as
   select members.span_id, members.started_at, members.cluster_id, 1 - (known.total operator(public.<=>) members.embedding::public.vector) as similarity,
-         members.project, coalesce(known.name, known.words, 'cluster ' || right(known.cluster_id::text, 8)) as cluster, members.joined_at
+         members.project, coalesce(known.name, nullif(known.words, ''), 'cluster ' || right(known.cluster_id::text, 8)) as cluster, members.joined_at
     from flywheel._cluster_members as members
     join flywheel.embedders on embedders.embedder_id = members.embedder_id and embedders.status = 'serving'
     left join flywheel._clusters as known using (cluster_id);

@@ -55,8 +55,10 @@ def ask(
 
 def embed(connection: Connection, span_id: uuid.UUID, started_at: object, numbers: Vector, part: str = "input") -> None:
     connection.execute(
-        """insert into flywheel.span_embeddings (span_id, started_at, revision, embedder_id, part, content_hash, embedding)
-           select %s, %s, 1, embedder_id, %s, %s, (%s::real[] || array_fill(0::real, array[dimensions - %s]))::public.halfvec
+        """insert into flywheel.span_embeddings
+               (span_id, started_at, revision, embedder_id, part, content_hash, embedding)
+           select %s, %s, 1, embedder_id, %s, %s,
+                  (%s::real[] || array_fill(0::real, array[dimensions - %s]))::public.halfvec
              from flywheel.embedders where status = 'serving'
            on conflict on constraint span_embeddings_pkey do update set embedding = excluded.embedding""",
         [span_id, started_at, part, str(numbers), list(numbers), len(numbers)],

@@ -28,6 +28,7 @@ from pgflywheel.worker.buffer import AnswerBuffer, Buffer
 from pgflywheel.worker.bulk import Bulk
 from pgflywheel.worker.callable_calls import CallableCalls
 from pgflywheel.worker.callables import Check
+from pgflywheel.worker.clusters import Clusters
 from pgflywheel.worker.drift import DomainTests
 from pgflywheel.worker.embed import Embed
 from pgflywheel.worker.health import Pages, serving
@@ -131,6 +132,7 @@ class Worker:
         work = [self.bell.run(), self._beat(), Maintenance(self.site).run(), self._warm()]
         work += [Deliveries(self.site).run()]
         work += [IndexUpkeep(self.site).run(), DomainTests(self.site).run()] if "embed" in self.wakes else []
+        work += [Clusters(self.site).run()] if "embed" in self.wakes else []
         work += [Sentinels(self.site).run()] if "judge" in self.wakes else []
         work += [Polls(self.desk).run()] if "batch" in self.wakes else []
         return [*work, self._stop_when_idle()] if self.site.options.until_idle else work
