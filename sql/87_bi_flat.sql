@@ -17,7 +17,7 @@ begin
         ('alerts', 'opened_at'), ('open_alerts', 'opened_at'), ('clusters', 'first_seen_at'), ('cluster_members', 'started_at'))
         as dated(name, at) on dated.name = relations.relname
      where relations.relnamespace = 'flywheel'::regnamespace and relations.relname !~ '^_' and relations.relname <> 'current_scores'  -- flywheel_bi.scores
-       and (relations.relkind = 'v' or relations.relname in ('run_log', 'calls', 'drift_tests', 'alerts', 'clusters', 'cluster_members', 'sentinel_runs'))
+       and (relations.relkind = 'v' or relations.relname in ('run_log', 'calls', 'drift_tests', 'alerts', 'sentinel_runs'))
   loop
     perform flywheel._flatten(wanted.source, wanted.at);
   end loop;

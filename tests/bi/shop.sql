@@ -100,3 +100,17 @@ select flywheel.define_metric('polite_by_node', '{"measure": "pass_rate", "valid
 
 insert into flywheel._novelties (day, project, span_id, started_at, distance, percentile)
 select started_at::date as day, project, span_id, started_at, 0.9, 0.999 from flywheel.spans where node = 'answer' order by started_at desc limit 5;
+
+with direction as (
+  select place, flywheel.new_id() as cluster_id, (select array_agg(0.01 + (i % 2 = place)::integer * 0.05) from generate_series(1, 384) as i)::real[]::public.vector as vector
+    from generate_series(0, 1) as place
+), made as (
+  insert into flywheel._clusters (cluster_id, project, embedder_id, words, n, total, first_seen_at, last_seen_at)
+  select cluster_id, 'shop', embedder_id, case place when 0 then 'parcel, late' else 'parcel, lost' end, 100, vector, now() - interval '14 days', now()
+    from direction, flywheel.embedders where status = 'serving'
+)
+insert into flywheel._cluster_members (span_id, started_at, embedder_id, project, part, cluster_id, embedding)
+select span_id, started_at, embedder_id, 'shop', 'input', cluster_id, vector::public.halfvec
+  from (select *, row_number() over (order by started_at desc) as n from flywheel.spans where node = 'answer') as asked
+  join direction on place = n % 2, flywheel.embedders
+ where embedders.status = 'serving' and n <= 400;
