@@ -314,5 +314,7 @@ select flywheel._grant(role, privilege)
   'execute on function flywheel._wilson_low(bigint, bigint), flywheel._wilson_high(bigint, bigint), flywheel._quality_since(),
                        flywheel._live_low(bigint, bigint, double precision),
                        flywheel.quality(timestamptz, timestamptz, text[])']) as privilege;
+select flywheel._grant('flywheel_worker', 'execute on function flywheel._wilson_low(bigint, bigint), flywheel._wilson_high(bigint, bigint),
+  flywheel._quality_since(), flywheel._live_low(bigint, bigint, double precision)');
 -- Critiques quote what they are about.
 select flywheel._grant('flywheel_admin', 'execute on function flywheel.lowest_scores(text, timestamptz, timestamptz, integer)');
