@@ -74,34 +74,27 @@ end
 $function$;
 comment on function flywheel._recount_spans is 'Internal: spans from since to last, counted by minute from the raw rows.';
 
--- _labelled_scores: labels on which people differ count nowhere.
-create or replace view flywheel._labelled_scores as
-  select gold.span_id, gold.started_at, spans.revision, scores.version_id, spans.project, spans.environment, spans.release, spans.node, spans.node_kind, spans.parent_span_id is null as root,
-         spans.attributes, spans.model, spans.provider, gold.lane, scores.passed as judge_passed, gold.passed as human_passed, scores.value
+-- _labelled_scores: one row for each labelled score of a current revision; labels on which people differ count nowhere.
+-- From labels, which are few, to spans and scores; `offset 0` keeps this order.
+create or replace function flywheel._labelled_scores(since timestamptz, last timestamptz)
+returns table (span_id uuid, started_at timestamptz, revision integer, version_id uuid, project text, environment text, release text, node text, node_kind text, root boolean,
+  attributes jsonb, model text, provider text, lane text, judge_passed boolean, human_passed boolean, value double precision)
+language sql stable security invoker
+begin atomic
+  select gold.span_id, gold.started_at, spans.revision, scores.version_id, spans.project, spans.environment, spans.release, spans.node, spans.node_kind, spans.parent_span_id is null,
+         spans.attributes, spans.model, spans.provider, gold.lane, scores.passed, gold.passed, scores.value
     from flywheel.gold_labels as gold
-    join flywheel.spans on (spans.span_id, spans.started_at, spans.revision) = (gold.span_id, gold.started_at, gold.revision)
-    join flywheel.scores on (scores.span_id, scores.started_at, scores.revision) = (spans.span_id, spans.started_at, spans.revision)
+   cross join lateral (select * from flywheel.spans as held
+                        where (held.span_id, held.started_at, held.revision) = (gold.span_id, gold.started_at, gold.revision)
+                          and held.started_at >= since and held.started_at <= last offset 0) as spans
+   cross join lateral (select * from flywheel.scores as held
+                        where (held.span_id, held.started_at, held.revision) = (spans.span_id, spans.started_at, spans.revision)
+                          and held.started_at >= since and held.started_at <= last offset 0) as scores
     join (select versions.version_id, flywheel._question_of(versions) as validator_id from flywheel.validator_versions as versions offset 0) as asked
       on (asked.version_id, asked.validator_id) = (scores.version_id, gold.validator_id)
-   where gold.passed is not null and scores.passed is not null;
-comment on view flywheel._labelled_scores is 'Internal: one row for each labelled score of a current revision.';
-comment on column flywheel._labelled_scores.span_id is 'The labelled span.';
-comment on column flywheel._labelled_scores.started_at is 'Its start.';
-comment on column flywheel._labelled_scores.revision is 'Its current revision.';
-comment on column flywheel._labelled_scores.version_id is 'The version that judged it.';
-comment on column flywheel._labelled_scores.project is 'Project of the span.';
-comment on column flywheel._labelled_scores.environment is 'Environment of the span.';
-comment on column flywheel._labelled_scores.release is 'Release of the span.';
-comment on column flywheel._labelled_scores.node is 'Node of the span.';
-comment on column flywheel._labelled_scores.node_kind is 'Kind of the node.';
-comment on column flywheel._labelled_scores.root is 'Whether it is a root span.';
-comment on column flywheel._labelled_scores.attributes is 'Attributes of the span.';
-comment on column flywheel._labelled_scores.model is 'Model of the span.';
-comment on column flywheel._labelled_scores.provider is 'Provider of the span.';
-comment on column flywheel._labelled_scores.lane is 'estimation or triage.';
-comment on column flywheel._labelled_scores.judge_passed is 'What the version says.';
-comment on column flywheel._labelled_scores.human_passed is 'What people say.';
-comment on column flywheel._labelled_scores.value is 'The value of the score.';
+   where gold.started_at >= since and gold.started_at <= last and gold.passed is not null and scores.passed is not null;
+end;
+comment on function flywheel._labelled_scores is 'Internal: labelled scores of spans from since to last.';
 
 create or replace function flywheel._recount_cells(since timestamptz, last timestamptz)
 returns table (span_id uuid, started_at timestamptz, revision integer, version_id uuid, slice_id uuid, project text, environment text, release text, node text, node_kind text, root boolean, attribute_1 text, attribute_2 text, attribute_3 text,
@@ -121,8 +114,7 @@ begin
              flywheel._attribute_1(found.attributes, found.model, found.provider) as attribute_1,
              flywheel._attribute_2(found.attributes, found.model, found.provider) as attribute_2,
              flywheel._attribute_3(found.attributes, found.model, found.provider) as attribute_3
-        from flywheel._labelled_scores as found
-       where found.started_at >= since and found.started_at <= last) as cells
+        from flywheel._labelled_scores(since, last) as found) as cells
    cross join lateral (select case when cells.attribute_1 is not null then flywheel._named(1, cells.attribute_1) end,
          case when cells.attribute_2 is not null then flywheel._named(2, cells.attribute_2) end, case when cells.attribute_3 is not null then flywheel._named(3, cells.attribute_3) end offset 0) as named(attribute_1, attribute_2, attribute_3);
 end
@@ -148,8 +140,8 @@ begin
              flywheel._attribute_1(found.attributes, found.model, found.provider) as attribute_1,
              flywheel._attribute_2(found.attributes, found.model, found.provider) as attribute_2,
              flywheel._attribute_3(found.attributes, found.model, found.provider) as attribute_3
-        from flywheel._labelled_scores as found
-       where found.started_at >= since and found.started_at <= last and found.span_id = any (_recount_cells_of.span_ids)) as cells
+        from flywheel._labelled_scores(since, last) as found
+       where found.span_id = any (_recount_cells_of.span_ids)) as cells
    cross join lateral (select case when cells.attribute_1 is not null then flywheel._named(1, cells.attribute_1) end,
          case when cells.attribute_2 is not null then flywheel._named(2, cells.attribute_2) end, case when cells.attribute_3 is not null then flywheel._named(3, cells.attribute_3) end offset 0) as named(attribute_1, attribute_2, attribute_3);
 end

@@ -6,7 +6,7 @@
 --
 -- Few rows have changed, in tables whose statistics are always old: every span and score is found by its key.
 
--- _changed_scores: the three terms, row by row.
+-- _changed_scores: the three terms, row by row. `offset 0` keeps the order: from what changed to what is looked up.
 create or replace function flywheel._changed_scores(first_row tid, last_row tid, since timestamptz, last timestamptz)
 returns table (sign integer, version_id uuid, started_at timestamptz, project text, environment text, release text, node text, node_kind text, root boolean, attribute_1 text, attribute_2 text, attribute_3 text,
   passed boolean, unscored_reason text, value double precision, cost_usd double precision, input_tokens bigint, output_tokens bigint, latency_ms double precision)
@@ -18,21 +18,26 @@ begin atomic
          changes.passed, changes.unscored_reason, changes.value, flywheel._summable(changes.cost_usd) as cost_usd, changes.input_tokens::bigint as input_tokens, changes.output_tokens::bigint as output_tokens,
          flywheel._summable(changes.latency_ms) as latency_ms
     from flywheel._score_changes as changes
-    join flywheel.spans on (spans.span_id, spans.started_at, spans.revision) = (changes.span_id, changes.started_at, changes.revision)
-   where changes.ctid >= first_row and changes.ctid <= last_row and spans.started_at >= since and spans.started_at <= last
+   cross join lateral (select * from flywheel.spans as held
+                        where (held.span_id, held.started_at, held.revision) = (changes.span_id, changes.started_at, changes.revision)
+                          and held.started_at >= since and held.started_at <= last offset 0) as spans
+   where changes.ctid >= first_row and changes.ctid <= last_row
    union all
   select moves.sign::integer as sign, scores.version_id, scores.started_at, moves.project, moves.environment, moves.release, moves.node, moves.node_kind, moves.root, moves.attribute_1, moves.attribute_2, moves.attribute_3,
          scores.passed, scores.unscored_reason, scores.value, flywheel._summable(scores.cost_usd) as cost_usd, scores.input_tokens::bigint as input_tokens, scores.output_tokens::bigint as output_tokens,
          flywheel._summable(scores.latency_ms) as latency_ms
     from flywheel._span_changes as moves
-    join flywheel.scores on (scores.span_id, scores.started_at, scores.revision) = (moves.span_id, moves.started_at, moves.revision)
-   where scores.started_at >= since and scores.started_at <= last
+   cross join lateral (select * from flywheel.scores as held
+                        where (held.span_id, held.started_at, held.revision) = (moves.span_id, moves.started_at, moves.revision)
+                          and held.started_at >= since and held.started_at <= last offset 0) as scores
    union all
   select -changes.sign::integer * moves.sign as sign, changes.version_id, changes.started_at, moves.project, moves.environment, moves.release, moves.node, moves.node_kind, moves.root, moves.attribute_1, moves.attribute_2, moves.attribute_3,
          changes.passed, changes.unscored_reason, changes.value, flywheel._summable(changes.cost_usd) as cost_usd, changes.input_tokens::bigint as input_tokens, changes.output_tokens::bigint as output_tokens,
          flywheel._summable(changes.latency_ms) as latency_ms
     from flywheel._score_changes as changes
-    join flywheel._span_changes as moves on (moves.span_id, moves.started_at, moves.revision) = (changes.span_id, changes.started_at, changes.revision);
+   cross join lateral (select * from flywheel._span_changes as held
+                        where (held.span_id, held.started_at, held.revision) = (changes.span_id, changes.started_at, changes.revision) offset 0) as moves
+   where (select true from flywheel._span_changes limit 1);
 end;
 comment on function flywheel._changed_scores is 'Internal: scores that came (sign 1) and went (sign -1), with the dimensions they count under.';
 
@@ -110,7 +115,7 @@ as $function$
           select span_id, started_at from flywheel._span_changes
            union all
           select changes.span_id, changes.started_at from flywheel._score_changes as changes
-           where exists (select from flywheel.labels where labels.span_id = changes.span_id)) as dirty
+           where exists (select from flywheel.labels where labels.span_id = changes.span_id offset 0)) as dirty
 $function$;
 comment on function flywheel._dirty_spans is 'Internal: spans whose labelled scores may differ from _label_cells, and the time they lie in.';
 

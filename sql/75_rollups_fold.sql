@@ -45,15 +45,15 @@ begin
     delete from flywheel._label_changes as changes returning changes.span_id, changes.started_at
   ), lost as (
     insert into flywheel._lost_spans (span_id, started_at)
-    select distinct taken.span_id, taken.started_at from taken
+    select seen.span_id, seen.started_at from (select distinct taken.span_id, taken.started_at from taken) as seen
      where not exists (select from flywheel.spans
-                        where (spans.span_id, spans.started_at) = (taken.span_id, taken.started_at)
-                          and spans.started_at >= _fold_scores.since and spans.started_at <= _fold_scores.last)
+                        where (spans.span_id, spans.started_at) = (seen.span_id, seen.started_at)
+                          and spans.started_at >= _fold_scores.since and spans.started_at <= _fold_scores.last offset 0)
         on conflict do nothing
   ), dirty as (
     select span_id, started_at from relabelled union all select span_id, started_at from moved
      union all
-    select span_id, started_at from taken where exists (select from flywheel.labels where labels.span_id = taken.span_id)
+    select span_id, started_at from taken where exists (select from flywheel.labels where labels.span_id = taken.span_id offset 0)
   )
   select (select count(*) from taken) + (select count(*) from moved) + (select count(*) from relabelled),
          (select array_agg(distinct dirty.span_id) from dirty), (select min(dirty.started_at) from dirty), (select max(dirty.started_at) from dirty),
