@@ -276,5 +276,5 @@ select flywheel._grant(role, 'select on flywheel.clusters, flywheel.cluster_memb
   flywheel.cluster_growth, flywheel.cluster_consistency, flywheel.rephrases_by_cluster')
   from unnest(array['flywheel_analyst', 'flywheel_admin', 'flywheel_worker']) as role;
 select flywheel._grant(role, 'execute on function flywheel.rephrases_by_cluster(timestamptz, timestamptz)')
-  from unnest(array['flywheel_analyst', 'flywheel_admin']) as role;
+  from unnest(array['flywheel_analyst', 'flywheel_admin', 'flywheel_worker']) as role;
 select flywheel._grant('flywheel_admin', 'execute on function flywheel.cluster_examples(uuid, integer)');
