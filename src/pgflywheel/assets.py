@@ -13,9 +13,8 @@ PACKAGE = Path(__file__).parent
 DEFAULT_SCHEMA = "flywheel"
 VECTORS = "public"
 _WORD = re.compile(r"(?<![A-Za-z0-9_])flywheel(?=_|\b)")
-_VECTOR_NAME = re.compile(
-    r"\bpublic\.(?=(?:halfvec|vector|halfvec_cosine_ops|vector_norm|vector_dims|l2_norm|l2_normalize|sum|avg)\b|<)"
-)
+_VECTOR_WORDS = "halfvec|vector|halfvec_cosine_ops|halfvec_send|vector_norm|vector_dims|l2_norm|l2_normalize|sum|avg"
+_VECTOR_NAME = re.compile(rf"\bpublic\.(?=(?:{_VECTOR_WORDS}|l2_distance|inner_product|cosine_distance)\b|[-<+*])")
 _SCHEMA_NAME = re.compile(r"[a-z_][a-z0-9_]{0,47}")
 
 
