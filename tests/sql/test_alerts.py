@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from psycopg.types.json import Jsonb
 
+from pgflywheel.db import alerts
 from tests.sql.paying import judge, provider
 from tests.sql.support import Connection, activate, insert, refused, rows, value
 
@@ -601,3 +602,25 @@ def test_a_corrected_rate_surely_below_its_floor_opens(connection: Connection, p
     assert evaluate(connection) == 1
     ((value_, n),) = rows(connection, "select value, n from flywheel.open_alerts")
     assert (round(value_, 2), n) == (0.57, 120)
+
+
+def test_each_role_may_do_its_part_and_no_more(connection: Connection, floor: None) -> None:
+    channel(connection)
+    acts = {
+        "flywheel_worker": ["select flywheel._evaluate_alerts()", "select * from flywheel._claim_deliveries(1)"],
+        "flywheel_analyst": [alerts.LISTED, "table flywheel.open_alerts", "table flywheel.alert_precision"],
+        "flywheel_reviewer": [
+            "select flywheel.acknowledge_alert(alert_id, 'ann', 'real') from flywheel.open_alerts",
+            "select flywheel.snooze_alert(alert_id, now(), 'ann') from flywheel.open_alerts",
+        ],
+        "flywheel_admin": ["select flywheel.set_alert_rule('drift', '{\"metric\": \"drift\"}')"],
+    }
+    for role, statements in acts.items():
+        connection.execute(f"set role {role}".encode())
+        for statement in statements:
+            assert connection.execute(statement.encode()).rowcount >= 0
+        if role != "flywheel_admin":
+            told = refused(connection, "select flywheel.drop_alert_rule('floor')")
+            assert told.sqlstate == "42501", role
+    connection.execute("reset role")
+    assert value(connection, "select verdict from flywheel.open_alerts") == "real"

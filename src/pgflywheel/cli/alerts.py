@@ -84,7 +84,7 @@ def show(alert_id: str, dsn: str, schema: str, as_json: bool) -> None:
     if as_json:
         echo(alert, True, "")
         return
-    known = {**fields, **{f"evidence {name}": value for name, value in alert.evidence.items()}}
+    known = {**fields, **{f"evidence {name}": value for name, value in (alert.evidence or {}).items()}}
     echo_table(
         ("", " "),
         ([name.replace("_", " "), one_line(value, 300)] for name, value in known.items() if value is not None),

@@ -14,7 +14,7 @@ from pgflywheel.db.connect import Database
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """One alert, open or closed; ``what`` is its slice in words."""
+    """One alert; ``what`` is its slice in words, ``evidence`` None in lists: analysts do not read it."""
 
     alert_id: UUID
     rule: str
@@ -31,7 +31,7 @@ class Alert:
     closed_at: datetime | None
     closed_because: str | None
     reopened: int
-    evidence: dict[str, Any]
+    evidence: dict[str, Any] | None
     incident_id: UUID | None
     verdict: str | None
     note: str | None
@@ -108,23 +108,24 @@ class Delivery:
     attempt: int
 
 
-_ALERT = """
+LISTED = """
     select alert_id, rule, metric, severity, flywheel._slice_words(slice) as what, slice, value, threshold, effect, n,
-           opened_at, last_seen_at, closed_at, closed_because, reopened, evidence, incident_id, verdict, note,
-           acknowledged_by, snoozed_until, changed_at
+           opened_at, last_seen_at, closed_at, closed_because, reopened, null::jsonb as evidence, incident_id, verdict,
+           note, acknowledged_by, snoozed_until, changed_at
       from flywheel.alerts
 """
+WHOLE = LISTED.replace("null::jsonb as evidence", "evidence")
 
 
 async def alerts(database: Database, *, closed: bool = False, limit: int = 200) -> list[Alert]:
     """Return what is open, and with ``closed`` the rest too; the newest first."""
-    query = f"{_ALERT} where %s or closed_at is null order by closed_at is not null, opened_at desc limit %s"
+    query = f"{LISTED} where %s or closed_at is null order by closed_at is not null, opened_at desc limit %s"
     return await database.rows(Alert, query, [closed, limit])
 
 
 async def alert(database: Database, alert_id: UUID) -> Alert | None:
     """Return one alert; None when no alert has this id."""
-    return await database.row(Alert, f"{_ALERT} where alert_id = %s", [alert_id])
+    return await database.row(Alert, f"{WHOLE} where alert_id = %s", [alert_id])
 
 
 async def matching(database: Database, start: str) -> list[UUID]:
@@ -138,7 +139,7 @@ async def matching(database: Database, start: str) -> list[UUID]:
 
 async def changed(database: Database, since: datetime) -> list[Alert]:
     """Return the alerts that opened, closed or were looked at since a time, in that order."""
-    return await database.rows(Alert, f"{_ALERT} where changed_at > %s order by changed_at limit 200", [since])
+    return await database.rows(Alert, f"{LISTED} where changed_at > %s order by changed_at limit 200", [since])
 
 
 async def now(database: Database) -> datetime:
