@@ -8,6 +8,8 @@ from datetime import datetime
 
 from pgflywheel.db.connect import Database
 
+BOUNDS = "coalesce(%s::timestamptz, '-infinity'), coalesce(%s::timestamptz, 'infinity')"
+
 
 @dataclass(frozen=True, slots=True)
 class RollupStatus:
@@ -45,7 +47,7 @@ async def status(db: Database) -> list[RollupStatus]:
 async def verify(db: Database, since: datetime | None = None, until: datetime | None = None) -> list[Difference]:
     """Return each count that differs from a recount; None = from the first day, to the last."""
     columns = "what, grain, bucket::text, dimensions, column_name, expected, found"
-    query = f"select {columns} from flywheel.verify_rollups(coalesce(%s::timestamptz, '-infinity'), coalesce(%s::timestamptz, 'infinity'))"
+    query = f"select {columns} from flywheel.verify_rollups({BOUNDS})"
     return await db.rows(Difference, query, [since, until])
 
 
