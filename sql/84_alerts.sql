@@ -186,7 +186,7 @@ begin
   exception
     when lock_not_available or deadlock_detected or serialization_failure then
       return '[]';                                       -- somebody is at its alerts: it is due at the next turn
-    when others then
+    when query_canceled or others then                   -- cancelled: by the time limit of a chore, which would end them all
       wrong := left(sqlerrm, 500);
       told := flywheel._open_alert(watched, '{"problem": "the rule cannot be evaluated"}', jsonb_build_object('evidence', jsonb_build_object('problem', wrong)), at);
   end;

@@ -624,3 +624,20 @@ def test_each_role_may_do_its_part_and_no_more(connection: Connection, floor: No
             assert told.sqlstate == "42501", role
     connection.execute("reset role")
     assert value(connection, "select verdict from flywheel.open_alerts") == "real"
+
+
+def test_a_rule_that_takes_too_long_stops_no_other(connection: Connection, floor: None) -> None:
+    rule(connection, "a_slow_one", metric="drift")
+    connection.execute("""
+        create or replace function flywheel._drift_readings(definition jsonb)
+        returns table (slice jsonb, n bigint, value double precision, threshold double precision,
+                       effect double precision, firing boolean, evidence jsonb)
+        language plpgsql stable as $$begin perform pg_sleep(600); end$$""")
+    connection.execute("set statement_timeout = '1s'")
+    assert evaluate(connection) == 2
+    assert rows(connection, "select rule, state from flywheel.alert_rule_status order by rule") == [
+        ("a_slow_one", "broken"),
+        ("floor", "firing"),
+    ]
+    wait = "select next_at - evaluated_at from flywheel._alert_evaluations where rule = 'a_slow_one'"
+    assert value(connection, wait) > timedelta(seconds=15)
