@@ -1,0 +1,1 @@
+"""The report: a page from rows, without a database."""
