@@ -91,6 +91,7 @@ end
 $function$;
 comment on function flywheel._draw_points is 'Internal: draw the recent inputs of a project anew; returns how many.';
 
+-- _look_for_novelty: spans of the last two days; what is embedded later than that is no news.
 create or replace function flywheel._look_for_novelty(most integer) returns integer
 language sql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -98,7 +99,7 @@ as $function$
   with fresh as materialized (
     select vectors.project, vectors.span_id, vectors.started_at, vectors.embedded_at, vectors.embedding, known.distances
       from flywheel._novelty_references as known
-      join flywheel._sampled_vectors(now() - interval '30 days', now() + interval '1 day') as vectors
+      join flywheel._sampled_vectors(now() - interval '2 days', now() + interval '1 day') as vectors
         on (vectors.project, vectors.embedder_id, vectors.part) = (known.project, known.embedder_id, 'input') and vectors.embedded_at > known.looked_until - interval '5 minutes'
      where known.n >= 100 and not exists (
              select from flywheel._novelties as seen where (seen.project, seen.span_id) = (vectors.project, vectors.span_id) and seen.day = (vectors.started_at at time zone 'UTC')::date)

@@ -82,6 +82,21 @@ def test_a_verdict_that_comes_late_counts_in_the_next_step_and_once(connection: 
     assert (counted(connection), statistic(connection)) == ((10, 3), before)
 
 
+def test_a_fold_before_or_between_changes_nothing(connection: Connection) -> None:
+    watch(connection)
+    judged(connection, minutes_ago(60), coins(11, 0.9, 200), minutes=20)
+    advance(connection)
+    before = counted(connection), statistic(connection)
+    connection.execute("select flywheel._fold()")
+    assert advance(connection) == 0
+    assert (counted(connection), statistic(connection)) == before
+    judged(connection, minutes_ago(60), [False] * 4, minutes=20)
+    connection.execute("select flywheel._fold()")
+    advance(connection)
+    assert counted(connection) == (before[0][0], before[0][1] + 4)
+    assert statistic(connection) > before[1]
+
+
 def test_the_minute_that_goes_on_the_future_and_last_year_are_not_counted(connection: Connection) -> None:
     watch(connection)
     for minutes in (0, -600, 60 * 24 * 365):
