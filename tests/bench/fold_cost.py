@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
+from typing import LiteralString
 
 from tests.bench import rollups
-from tests.bench.figures import Options, Result, timed
+from tests.bench.figures import Options, Result, interleaved, medians, timed
 from tests.bench.server import Session, connected, installed_database
 
 BAR = 1.3
 FRESH = 10_000
 SIZES = {"scores_100k": 100_000, "scores_10m": 10_000_000}
-FOLDS = 9
+FOLDS = 11
+WARM = 2  # the first folds warm the cache and the plans
 
-MATVIEW = """
+MATVIEW: LiteralString = """
 create materialized view public.equal_counts as
 select cut.grain, cut.bucket, version_id, project, environment, release, node, node_kind, root, reason, value_bin,
        sum(n) as n, sum(passed) as passed, sum(failed) as failed, sum(value_sum) as value_sum,
@@ -27,11 +29,12 @@ select cut.grain, cut.bucket, version_id, project, environment, release, node, n
 
 def measure(options: Options) -> Result:
     """Return the time of a fold with many scores stored over the time with few."""
-    folds: dict[str, list[float]] = {}
-    refreshes: dict[str, float] = {}
-    for name, scores in SIZES.items():
-        folds[name], refreshes[name] = _one_size(options, max(FRESH, int(scores * options.scale)))
-    middle = {name: statistics.median(seconds) for name, seconds in folds.items()}
+    with ExitStack() as stack:
+        sessions = {name: _filled(options, stack, max(FRESH, int(n * options.scale))) for name, n in SIZES.items()}
+        folds = interleaved(FOLDS, {name: partial(_fold, session) for name, session in sessions.items()})
+        refreshes = {name: _refresh(session) for name, session in sessions.items()}
+    folds = {name: seconds[WARM:] for name, seconds in folds.items()}
+    middle = medians(folds)
     ratio = middle["scores_10m"] / middle["scores_100k"]
     return Result(
         "fold_cost",
@@ -47,23 +50,27 @@ def measure(options: Options) -> Result:
     )
 
 
-def _one_size(options: Options, scores: int) -> tuple[list[float], float]:
-    with installed_database(options.server_dsn) as dsn, connected(dsn) as session:
-        rollups.store_history(session, scores, days=30)
-        session.execute("checkpoint")
-        folds = [_fold(session) for _ in range(FOLDS)][2:]  # the first two warm the cache and the plans
-        session.execute(MATVIEW)
-        return folds, _seconds(lambda: session.execute("refresh materialized view public.equal_counts"))
+def _filled(options: Options, stack: ExitStack, scores: int) -> Session:
+    dsn = stack.enter_context(installed_database(options.server_dsn))
+    session = stack.enter_context(connected(dsn))
+    rollups.store_history(session, scores, days=30)
+    session.execute("checkpoint")
+    return session
 
 
 def _fold(session: Session) -> float:
     rollups.write_fresh(session, FRESH)
-    seconds = _seconds(lambda: session.execute("select flywheel._fold()"))
+    seconds = _seconds(session, "select flywheel._fold()")
     session.execute("vacuum flywheel._score_changes")  # as workers do every 30 seconds
     return seconds
 
 
-def _seconds(act: Callable[[], object]) -> float:
+def _refresh(session: Session) -> float:
+    session.execute(MATVIEW)
+    return _seconds(session, "refresh materialized view public.equal_counts")
+
+
+def _seconds(session: Session, statement: LiteralString) -> float:
     with timed() as clock:
-        act()
+        session.execute(statement)
     return clock.seconds
