@@ -153,7 +153,7 @@ def test_asking_again_in_other_words_is_a_rephrase_and_in_the_same_a_retry(conne
         {"user_id": "another"},
         {"project": "another"},
         {"started_at": NOON + timedelta(seconds=181)},
-        {"parent_span_id": uuid.uuid4()},
+        {"parent_span_id": uuid.UUID(int=1)},
         {"input": OTHER},
         {"input": None},
     ],
