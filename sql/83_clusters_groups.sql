@@ -108,9 +108,35 @@ end
 $function$;
 comment on function flywheel._merge_near_clusters is 'Internal: merge clusters whose centres are very near; returns how many.';
 
+create or replace function flywheel._settle_ungrouped(project text, embedder_id uuid, span_ids uuid[], started_ats timestamptz[], groups integer[]) returns void
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  touched uuid[];
+begin
+  with near as materialized (
+    select members.span_id, members.started_at, members.cluster_id as before,
+           case when found.similarity >= flywheel._cluster_similarity(_settle_ungrouped.embedder_id) then found.cluster_id end as after
+      from unnest(span_ids, started_ats, groups) as given(span_id, started_at, grouped)
+      join flywheel._cluster_members as members on (members.span_id, members.started_at, members.embedder_id) = (given.span_id, given.started_at, _settle_ungrouped.embedder_id)
+     cross join lateral flywheel._nearest_cluster(_settle_ungrouped.project, _settle_ungrouped.embedder_id, members.embedding) as found
+     where given.grouped < 0
+  ), settled as (
+    update flywheel._cluster_members as members set cluster_id = near.after from near
+     where (members.span_id, members.started_at, members.embedder_id) = (near.span_id, near.started_at, _settle_ungrouped.embedder_id)
+       and near.before is distinct from near.after
+    returning near.before, near.after
+  )
+  select array_agg(distinct id) into touched from (select settled.before from settled union all select settled.after from settled) as each(id) where id is not null;
+  perform flywheel._recount_clusters(touched);
+end
+$function$;
+comment on function flywheel._settle_ungrouped is 'Internal: let members in no group join the nearest cluster that is near enough, else none.';
+
 -- _regroup_clusters: groups[n] is the group of span n, -1 = none; kept[g + 1] the cluster whose id group g keeps, null = a
--- new one. Who is in no group joins the nearest cluster that is near enough. An old cluster most of whose sampled members
--- went to one group goes there with the rest of its members.
+-- new one. An old cluster most of whose sampled members went to one group goes there with the rest of its members. Then who
+-- is in no group joins the nearest cluster that is near enough, or none.
 create or replace function flywheel._regroup_clusters(
   project text, embedder_id uuid, span_ids uuid[], started_ats timestamptz[], groups integer[], kept uuid[]) returns integer
 language plpgsql volatile security definer
@@ -130,7 +156,8 @@ begin
   select made.id, _regroup_clusters.project, _regroup_clusters.embedder_id, 'infinity', '-infinity' from unnest(targets) as made(id)
       on conflict do nothing;
   with moving as materialized (
-    select members.span_id, members.started_at, members.cluster_id as before, case when given.grouped >= 0 then targets[given.grouped + 1] end as after
+    select members.span_id, members.started_at, members.cluster_id as before,
+           case when given.grouped >= 0 then targets[given.grouped + 1] else members.cluster_id end as after
       from unnest(span_ids, started_ats, groups) as given(span_id, started_at, grouped)
       join flywheel._cluster_members as members on (members.span_id, members.started_at, members.embedder_id) = (given.span_id, given.started_at, _regroup_clusters.embedder_id)
   ), moved as (
@@ -144,7 +171,7 @@ begin
   )
   select (select array_agg(distinct id) from (select moving.before from moving union all select moving.after from moving) as each(id) where id is not null) as touched,
          array_agg(shares.before) as gone, array_agg(shares.after) as kept into followed
-    from shares where shares.place = 1 and shares.n * 2 >= shares.whole and shares.after is not null and shares.before <> all (targets);
+    from shares where shares.place = 1 and shares.n * 2 >= shares.whole and shares.after is distinct from shares.before and shares.before <> all (targets);
   perform flywheel._recount_clusters(followed.touched || targets);
   perform flywheel._merge_clusters(followed.gone, followed.kept) where followed.gone is not null;
   perform flywheel._settle_ungrouped(_regroup_clusters.project, _regroup_clusters.embedder_id, span_ids, started_ats, groups);
@@ -153,30 +180,6 @@ end
 $function$;
 comment on function flywheel._regroup_clusters is 'Internal: let members go to the groups they were found in; returns how many groups.';
 
-create or replace function flywheel._settle_ungrouped(project text, embedder_id uuid, span_ids uuid[], started_ats timestamptz[], groups integer[]) returns void
-language sql volatile security definer
-set search_path = pg_catalog, pg_temp
-as $function$
-  with near as materialized (
-    select members.span_id, members.started_at, found.cluster_id
-      from unnest(span_ids, started_ats, groups) as given(span_id, started_at, grouped)
-      join flywheel._cluster_members as members on (members.span_id, members.started_at, members.embedder_id) = (given.span_id, given.started_at, _settle_ungrouped.embedder_id)
-     cross join lateral flywheel._nearest_cluster(_settle_ungrouped.project, _settle_ungrouped.embedder_id, members.embedding) as found
-     where given.grouped < 0 and members.cluster_id is null and found.similarity >= flywheel._cluster_similarity(_settle_ungrouped.embedder_id)
-  ), settled as (
-    update flywheel._cluster_members as members set cluster_id = near.cluster_id from near
-     where (members.span_id, members.started_at, members.embedder_id) = (near.span_id, near.started_at, _settle_ungrouped.embedder_id)
-    returning members.cluster_id, members.embedding, members.started_at
-  ), summed as (
-    select settled.cluster_id, count(*) as n, public.sum(settled.embedding::public.vector) as total, min(settled.started_at) as first_at, max(settled.started_at) as last_at
-      from settled group by 1
-  )
-  update flywheel._clusters as known
-     set (n, total, first_seen_at, last_seen_at) = (known.n + summed.n, known.total operator(public.+) summed.total,
-           least(known.first_seen_at, summed.first_at), greatest(known.last_seen_at, summed.last_at))
-    from summed where known.cluster_id = summed.cluster_id
-$function$;
-comment on function flywheel._settle_ungrouped is 'Internal: let members in no group join the nearest cluster that is near enough.';
 
 -- _tidy_clusters: with or without groups: merge near ones, forget who is gone, and let go of small ones nobody came to.
 create or replace function flywheel._tidy_clusters(project text, embedder_id uuid) returns integer

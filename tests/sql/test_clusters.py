@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 
-from tests.sql.drifting import days_ago
-from tests.sql.exampling import unit
+from tests.sql.drifting import cloud, days_ago
+from tests.sql.exampling import at, unit
 from tests.sql.reference import case
-from tests.sql.support import Connection, rows, value
+from tests.sql.support import Connection, inline, refused, rows, value
 
 Vector = Sequence[float]
-COUNTS = "select n, words, status from flywheel.clusters order by first_seen_at, cluster_id"
 
 
 @pytest.fixture(autouse=True)
@@ -126,3 +125,289 @@ def test_projects_have_clusters_of_their_own_and_unsampled_traces_have_none(conn
     ask(connection, unit(1), project="three")
     assert assign(connection) == 1
     assert rows(connection, "select project, n from flywheel.clusters order by 1") == [("one", 1), ("two", 1)]
+
+
+def cluster_ids(connection: Connection) -> list[uuid.UUID]:
+    query = (
+        "select cluster_id from flywheel.clusters where status = 'open' and n > 0 order by first_seen_at, cluster_id"
+    )
+    return [found for (found,) in rows(connection, query)]
+
+
+def regroup(connection: Connection, groups: dict[uuid.UUID, int], kept: Sequence[uuid.UUID | None]) -> int:
+    """Let spans go to groups, as a worker does that has looked at them."""
+    query = """select flywheel._regroup_clusters('default',
+                        (select embedder_id from flywheel.embedders where status = 'serving'),
+                        array_agg(span_id order by place), array_agg(started_at order by place),
+                        %s::integer[], %s::uuid[])
+                 from unnest(%s::uuid[]) with ordinality as given(span_id, place) join flywheel.spans using (span_id)"""
+    return int(value(connection, query, [list(groups.values()), list(kept), list(groups)]))
+
+
+def tidy(connection: Connection) -> int:
+    query = "select flywheel._tidy_clusters('default', embedder_id) from flywheel.embedders where status = 'serving'"
+    return int(value(connection, query))
+
+
+def test_a_span_whose_text_changes_leaves_its_cluster(connection: Connection) -> None:
+    first, second = ask(connection, unit(1)), ask(connection, unit(1))
+    assign(connection)
+    before = cluster_of(connection, first)
+    started_at = value(connection, "select started_at from flywheel.spans where span_id = %s", [first])
+    embed(connection, first, started_at, unit(0, 1))
+    assert assign(connection) == 1
+    assert cluster_of(connection, second) == before != cluster_of(connection, first)
+    assert sorted(rows(connection, "select n from flywheel.clusters")) == [(1,), (1,)]
+    whole(connection)
+
+
+def test_purged_days_leave_their_clusters_and_named_ones_stay(connection: Connection) -> None:
+    connection.execute("select flywheel.ensure_partitions(current_date - 6, current_date + 1)")
+    for vector, days in ((unit(1), 5), (unit(1), 0), (unit(0, 1), 5), (unit(0, 0, 1), 5)):
+        ask(connection, vector, days=days)
+    assign(connection)
+    named = value(connection, "select cluster_id from flywheel.clusters where n = 1 order by cluster_id limit 1")
+    connection.execute("select flywheel.rename_cluster(%s, 'lost card', 'ada')", [named])
+    first_seen = value(connection, "select first_seen_at from flywheel.clusters where n = 2")
+    connection.execute("select flywheel.purge(now() - interval '2 days')")
+    assert rows(connection, "select n, named_by, status from flywheel.clusters order by 1") == [
+        (0, "ada", "open"),
+        (1, None, "open"),
+    ]
+    assert value(connection, "select first_seen_at from flywheel.clusters where n = 1") == first_seen
+    assert value(connection, "select count(*) from flywheel.cluster_members") == 1
+    whole(connection)
+
+
+def test_names_of_people_stay_and_can_be_taken_back(connection: Connection) -> None:
+    ask(connection, unit(1))
+    assign(connection)
+    (cluster,) = cluster_ids(connection)
+    name = "select name, named_by from flywheel.clusters"
+    assert rows(connection, name) == [(f"cluster {str(cluster)[-8:]}", None)]
+    connection.execute("select flywheel._word_clusters(array[%s::uuid], '{5}', '{card lost}')", [cluster])
+    assert rows(connection, name) == [("card lost", None)]
+    hostile = "'; drop table x; -- \x1b[31m"
+    connection.execute("select flywheel.rename_cluster(%s, %s, 'ada')", [cluster, hostile])
+    connection.execute("select flywheel._word_clusters(array[%s::uuid], '{9}', '{other words}')", [cluster])
+    assert rows(connection, name) == [(hostile, "ada")]
+    connection.execute("select flywheel.rename_cluster(%s, ' ')", [cluster])
+    assert rows(connection, name) == [("other words", None)]
+    refusal = refused(connection, "select flywheel.rename_cluster(flywheel.new_id(), 'x')")
+    assert "there is no cluster" in str(refusal.message_primary)
+    assert refused(connection, "select flywheel.rename_cluster(%s, %s)", [cluster, "x" * 101]).sqlstate == "WF009"
+
+
+def test_groups_keep_ids_and_what_went_up_in_them_is_merged(connection: Connection) -> None:
+    a, b, c = (ask(connection, unit(1), seconds=1) for _ in range(3))
+    d = ask(connection, at(0.5, 1), seconds=2)
+    e = ask(connection, unit(0, 0, 0, 1), seconds=3)
+    assign(connection)
+    one, two, three = cluster_ids(connection)
+    assert regroup(connection, {a: 0, b: 0, c: 0, d: 0, e: -1}, [one]) == 1
+    whole(connection)
+    assert {cluster_of(connection, span) for span in (a, b, c, d)} == {one}
+    assert cluster_of(connection, e) == three
+    merged = "select cluster_id, status, merged_into from flywheel.clusters where cluster_id <> %s order by 2"
+    assert rows(connection, merged, [one]) == [(two, "merged", one), (three, "open", None)]
+    ask(connection, unit(1))
+    assign(connection)
+    assert rows(connection, "select n from flywheel.clusters where status = 'open' order by 1") == [(1,), (5,)]
+
+
+def test_a_name_goes_along_when_its_cluster_is_merged(connection: Connection) -> None:
+    a, b, c = (
+        ask(connection, unit(1), seconds=1),
+        ask(connection, unit(1), seconds=2),
+        ask(connection, at(0.5, 1), seconds=3),
+    )
+    assign(connection)
+    one, two = cluster_ids(connection)
+    connection.execute("select flywheel.rename_cluster(%s, 'lost card', 'ada')", [two])
+    regroup(connection, {a: 0, b: 0, c: 0}, [one])
+    assert rows(connection, "select name, n from flywheel.clusters where cluster_id = %s", [one]) == [("lost card", 3)]
+    whole(connection)
+
+
+def test_a_new_group_gets_a_new_id_and_unknown_spans_do_no_harm(connection: Connection) -> None:
+    a, b = ask(connection, unit(1), seconds=1), ask(connection, unit(1), seconds=2)
+    assign(connection)
+    (one,) = cluster_ids(connection)
+    regroup(connection, {a: 0, b: 1}, [one, None])
+    assert cluster_of(connection, a) == one != cluster_of(connection, b)
+    connection.execute("delete from flywheel._cluster_members where span_id = %s", [b])
+    regroup(connection, {a: 0, b: 1}, [uuid.uuid4(), None])
+    tidy(connection)
+    whole(connection)
+    assert value(connection, "select count(*) from flywheel.clusters where n > 0") == 1
+
+
+def test_who_is_in_no_group_goes_to_the_nearest_cluster_or_to_none(connection: Connection) -> None:
+    a, b = ask(connection, unit(1), seconds=1), ask(connection, at(0.9, 1), seconds=2)
+    c = ask(connection, unit(0, 0, 0, 1), seconds=3)
+    assign(connection)
+    one, two = cluster_ids(connection)
+    connection.execute("update flywheel._cluster_members set cluster_id = %s where span_id = %s", [two, b])
+    setting(connection, "cluster_permille_hashing", 900)
+    regroup(connection, {a: 0, b: -1, c: 0}, [two])
+    assert cluster_of(connection, b) is None
+    setting(connection, "cluster_permille_hashing", 600)
+    regroup(connection, {a: 0, b: -1, c: 0}, [two])
+    assert cluster_of(connection, b) == two != one
+    whole(connection)
+
+
+def test_clusters_that_grew_together_become_one_at_night(connection: Connection) -> None:
+    setting(connection, "cluster_permille_hashing", 970)
+    for place in range(3):
+        ask(connection, unit(1), seconds=place)
+    ask(connection, at(0.95, 1), seconds=5)
+    assign(connection)
+    assert len(cluster_ids(connection)) == 2
+    assert tidy(connection) == 0
+    setting(connection, "cluster_permille_hashing", 800)
+    assert tidy(connection) == 1
+    assert rows(connection, "select n, status from flywheel.clusters order by 1") == [(0, "merged"), (4, "open")]
+    whole(connection)
+
+
+def test_small_clusters_nobody_came_to_are_let_go(connection: Connection) -> None:
+    ask(connection, unit(1), days=9)
+    ask(connection, unit(0, 1), days=1)
+    assign(connection)
+    tidy(connection)
+    assert rows(connection, "select n from flywheel.clusters") == [(1,)]
+    assert rows(connection, "select members, clustered from flywheel.cluster_status") == [(2, 1)]
+
+
+def test_when_there_are_too_many_clusters_the_rest_waits_for_the_night(connection: Connection) -> None:
+    setting(connection, "cluster_most", 1)
+    spans = [ask(connection, vector, seconds=place) for place, vector in enumerate([unit(1), unit(0, 1), unit(1)])]
+    assign(connection)
+    assert cluster_of(connection, spans[0]) == cluster_of(connection, spans[2])
+    assert cluster_of(connection, spans[1]) is None
+    whole(connection)
+
+
+def test_two_workers_do_not_count_a_span_twice(connection: Connection, connect: Callable[[], Connection]) -> None:
+    for place in range(5):
+        ask(connection, unit(1), seconds=place)
+    other = connect()
+    with connection.transaction():
+        assert assign(connection, 3) == 3
+        assert assign(other) == 0
+    assert assign(other) == 2
+    assert rows(connection, "select n from flywheel.clusters") == [(5,)]
+    whole(connection)
+
+
+def test_a_crash_in_the_middle_leaves_everything_for_the_next_time(connection: Connection) -> None:
+    for place in range(4):
+        ask(connection, unit(1), seconds=place)
+    assign(connection, 2)
+    with connection.transaction(force_rollback=True):
+        assert assign(connection) == 2
+    assert rows(connection, "select n from flywheel.clusters") == [(2,)]
+    assert value(connection, "select waiting from flywheel.cluster_status") == 2
+    whole(connection)
+    assert assign(connection) == 2
+    whole(connection)
+
+
+def test_a_sum_that_is_not_of_its_members_is_found(connection: Connection) -> None:
+    for place in range(3):
+        ask(connection, unit(1), seconds=place)
+    assign(connection)
+    connection.execute(
+        "delete from flywheel._cluster_members where span_id = (select min(span_id::text)::uuid from flywheel.spans)"
+    )
+    assert rows(connection, "select n, members from flywheel.verify_clusters()") == [(3, 2)]
+
+
+def test_quality_by_cluster_adds_up(connection: Connection) -> None:
+    inline(connection, "short")
+    for vector, output in [
+        (unit(1), "good"),
+        (unit(1), "much too long an answer"),
+        (unit(0, 1), "good"),
+        (unit(0, 1), "also"),
+    ]:
+        ask(connection, vector, output)
+    assign(connection)
+    query = """select n, judged, passed, pass_rate, volume_share, pass_low > 0, pass_high < 1
+                 from flywheel.quality_by_cluster order by pass_rate"""
+    assert rows(connection, query) == [(2, 2, 1, 0.5, 0.5, True, True), (2, 2, 2, 1.0, 0.5, True, False)]
+
+
+def test_growth_compares_shares_of_weeks(connection: Connection) -> None:
+    for days in range(14):
+        for place in range(20):
+            ask(connection, unit(1) if place >= (12 if days < 7 else 2) else unit(0, 1), days=days, seconds=place)
+    for place in range(3):
+        ask(connection, unit(0, 0, 1), seconds=place)
+    assign(connection)
+    query = """select week_n, previous_week_n, round(growth::numeric, 2)::float8, is_new, grows
+                 from flywheel.cluster_growth
+                where time = date_trunc('day', now(), 'UTC') order by week_n"""
+    assert rows(connection, query) == [
+        (3, 0, None, True, False),
+        (56, 126, 0.44, False, False),
+        (84, 14, 5.87, False, True),
+    ]
+
+
+def test_the_same_question_with_different_answers_is_told(connection: Connection) -> None:
+    for number in range(6):
+        ask(connection, unit(1), "same", unit(1), project="alike")
+        ask(connection, unit(1), f"answer {number}", unit(*[0.0] * number, 1), project="unlike")
+        ask(connection, unit(1), f"answer {number % 2}", project="texts")
+        ask(connection, unit(1), None, project="silent")
+    assign(connection)
+    query = """select project, answers, round(input_cohesion::numeric, 2)::float8,
+                      round(output_cohesion::numeric, 2)::float8, measured_by, inconsistent
+                 from flywheel.cluster_consistency order by 1"""
+    assert rows(connection, query) == [
+        ("alike", 6, 1.0, 1.0, "embedding", False),
+        ("silent", 0, 1.0, None, None, None),
+        ("texts", 6, 1.0, 0.4, "exact answers", True),
+        ("unlike", 6, 1.0, 0.0, "embedding", True),
+    ]
+
+
+def test_what_users_ask_again_is_told_by_cluster(connection: Connection) -> None:
+    session: dict[str, Any] = {"session_id": "s", "user_id": "u"}
+    ask(connection, unit(1), input="how do I get my money back", **session)
+    ask(connection, unit(1), input="how do i get the money back please", seconds=20, **session)
+    ask(connection, unit(0, 1), input="something else entirely", seconds=60, **session)
+    assign(connection)
+    query = """select turns, rephrased + retried
+                 from flywheel.rephrases_by_cluster(now() - interval '2 days', now() + interval '1 day')
+                order by 1"""
+    assert rows(connection, query) == [(1, 0), (2, 1)]
+
+
+def test_analysts_read_names_and_no_texts(connection: Connection) -> None:
+    ask(connection, unit(1), "fine")
+    assign(connection)
+    (cluster,) = cluster_ids(connection)
+    examples = "select input, output from flywheel.cluster_examples(%s)"
+    assert rows(connection, examples, [cluster]) == [("how do I pay", "fine")]
+    with connection.transaction():
+        connection.execute("set local role flywheel_analyst")
+        views = ("clusters", "cluster_members", "cluster_status", "quality_by_cluster", "cluster_growth")
+        for view in (*views, "cluster_consistency", "rephrases_by_cluster"):
+            connection.execute(f"select * from flywheel.{view}".encode())
+    connection.execute("set role flywheel_analyst")
+    for query in (examples, "select flywheel.rename_cluster(%s, 'x')"):
+        assert refused(connection, query, [cluster]).sqlstate == "42501"
+    assert refused(connection, "select embedding from flywheel._cluster_members").sqlstate == "42501"
+
+
+def test_clouds_far_apart_are_clusters(connection: Connection) -> None:
+    setting(connection, "cluster_permille_hashing", 600)
+    for seed, centre in enumerate(([1.0], [0.0, 1.0], [0.0, 0.0, 1.0])):
+        for place, vector in enumerate(cloud(seed, 10, centre, 0.3)):
+            ask(connection, vector, seconds=10 * place + seed)
+    assign(connection)
+    assert [n for (n,) in rows(connection, "select n from flywheel.clusters")] == [10, 10, 10]
+    whole(connection)
