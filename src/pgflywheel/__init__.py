@@ -1,3 +1,3 @@
 """A validation layer for LLM applications inside the application's own Postgres."""
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
