@@ -54,9 +54,8 @@ def apply(session: Session, schema: str) -> None:
             raise
         drop(session, schema, before)
         _run_files(session, schema)
-    made = touched(session, schema)
-    drop(session, schema, before - made)
-    _record(session, schema, made)
+    drop(session, schema, before - touched(session, schema))
+    _record(session, schema, touched(session, schema))  # asked again: a flat view goes with the view it is of
 
 
 def run_file(session: Session, schema: str, path: Path) -> None:
@@ -114,7 +113,8 @@ def _run_files(session: Session, schema: str) -> None:
 
 
 def _foreign_views(session: Session, schema: str) -> list[str]:
-    ours = {identity for kind, identity in recorded(session, schema) if kind == "view"} | _metric_views(session, schema)
+    made = recorded(session, schema) | touched(session, schema)
+    ours = {identity for kind, identity in made if kind == "view"} | _metric_views(session, schema)
     found = session.execute(_FOREIGN_VIEWS.encode(), {"spaces": _spaces(session, schema)})
     return sorted({str(identity) for (identity,) in found} - ours)
 
