@@ -99,15 +99,8 @@ def _over_time(read: Gathered) -> Section:
 
 def _rate_plot(name: str, rows: Sequence[Quality], read: Gathered) -> Plot:
     known = {row.time: row for row in rows}
-    points = []
-    for day in _days(read):
-        row = known.get(day)
-        judged = row is not None and row.pass_rate is not None
-        points.append(
-            Point(day, 100 * row.pass_rate, 100 * row.pass_low, 100 * row.pass_high)
-            if row is not None and judged and row.pass_rate is not None
-            else Point(day, None)
-        )
+    days = [(day, known.get(day)) for day in _days(read)]
+    points = [_share(day, row.pass_rate, row.pass_low, row.pass_high) if row else Point(day, None) for day, row in days]
     return Plot(name, [Line("pass rate", points)], "%", 100)
 
 
@@ -187,9 +180,11 @@ def _known_sum(values: Iterable[float | None]) -> float | None:
 
 
 def _latency(read: Gathered) -> Section:
+    known = {row.time: row for row in read.latency}
+    days = [(day, known.get(day)) for day in _days(read)]
     lines = [
-        Line("p50", [Point(row.time, row.p50_ms) for row in read.latency]),
-        Line("p95", [Point(row.time, row.p95_ms) for row in read.latency]),
+        Line("p50", [Point(day, row.p50_ms if row else None) for day, row in days]),
+        Line("p95", [Point(day, row.p95_ms if row else None) for day, row in days]),
     ]
     meaning = "Half of the spans, and 95 of 100, were faster than this, by day (UTC); within 4.5 %."
     return Section("Latency", meaning, [Plot("latency of spans", lines, "ms")] if read.latency else [])

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pgflywheel.report.markup import element, text
 from pgflywheel.report.model import Line, Plot, Point
 
-WIDTH, HEIGHT = 680, 220
+WIDTH, HEIGHT = 540, 220
 LEFT, RIGHT, TOP, BOTTOM = 62, 14, 12, 30
 COLOURS = 6
 _GRID = 4
@@ -22,11 +22,12 @@ class Scale:
     first: float
     last: float
     top: float
+    inset: float = 4
 
     def x(self, time: datetime) -> float:
         """Return the place of a time from the left; the only time there is stands in the middle."""
         share = 0.5 if self.last <= self.first else (time.timestamp() - self.first) / (self.last - self.first)
-        return LEFT + share * (WIDTH - LEFT - RIGHT)
+        return LEFT + self.inset + share * (WIDTH - LEFT - RIGHT - 2 * self.inset)
 
     def y(self, value: float) -> float:
         """Return the place of a value from above, within the picture."""
@@ -49,7 +50,7 @@ def _scale(plot: Plot) -> Scale:
     points = [point for line in plot.lines for point in line.points if point.value is not None]
     seconds = [point.time.timestamp() for point in points] or [0.0]
     largest = max([point.high if point.high is not None else point.value or 0 for point in points] or [0.0])
-    return Scale(min(seconds), max(seconds), plot.top or largest * 1.05 or 1.0)
+    return Scale(min(seconds), max(seconds), plot.top or largest * 1.05 or 1.0, 24 if plot.bars else 4)
 
 
 def _lines(lines: Sequence[Line], scale: Scale) -> Iterator[str]:
