@@ -33,15 +33,18 @@ as $function$
 $function$;
 comment on function flywheel._cluster_similarity is 'Internal: the least cosine at which a vector of an embedder joins a cluster.';
 
+-- _nearest_cluster: takes a vector as it is compared, so that it is not converted for every cluster.
 create or replace function flywheel._nearest_cluster(
-  project text, embedder_id uuid, embedding public.halfvec, out cluster_id uuid, out similarity double precision)
+  project text, embedder_id uuid, embedding public.vector, out cluster_id uuid, out similarity double precision)
 language sql stable security definer
 set search_path = pg_catalog, pg_temp
 as $function$
-  select known.cluster_id, 1 - (known.total operator(public.<=>) _nearest_cluster.embedding::public.vector)
-    from flywheel._clusters as known
-   where known.project = _nearest_cluster.project and known.embedder_id = _nearest_cluster.embedder_id and known.status = 'open' and known.n > 0
-   order by known.total operator(public.<=>) _nearest_cluster.embedding::public.vector, known.cluster_id limit 1
+  select far.cluster_id, 1 - far.distance
+    from (select known.cluster_id, known.total operator(public.<=>) _nearest_cluster.embedding as distance
+            from flywheel._clusters as known
+           where known.project = _nearest_cluster.project and known.embedder_id = _nearest_cluster.embedder_id and known.status = 'open' and known.n > 0
+          offset 0) as far
+   order by far.distance, far.cluster_id limit 1
 $function$;
 comment on function flywheel._nearest_cluster is 'Internal: the cluster whose centre is nearest to a vector, and the cosine; null = there is none.';
 
@@ -80,13 +83,14 @@ $function$;
 comment on function flywheel._take_news is 'Internal: take spans that are to join a cluster.';
 
 -- _place_members: of the sample of the embedder that serves; input where there is one. Centres are those of before.
+-- The name of a project is cut: a key of an index has a limit.
 create or replace function flywheel._place_members(span_ids uuid[], started_ats timestamptz[], embedder_ids uuid[]) returns void
 language sql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $function$
   with placed as (
     insert into flywheel._cluster_members (span_id, started_at, embedder_id, project, part, embedding, cluster_id)
-    select taken.span_id, taken.started_at, taken.embedder_id, spans.project, made.part, made.embedding, near.cluster_id
+    select taken.span_id, taken.started_at, taken.embedder_id, left(spans.project, 200), made.part, made.embedding, near.cluster_id
       from unnest(span_ids, started_ats, embedder_ids) as taken(span_id, started_at, embedder_id)
       join flywheel.embedders on embedders.embedder_id = taken.embedder_id and embedders.status = 'serving'
       join flywheel.spans on (spans.span_id, spans.started_at) = (taken.span_id, taken.started_at)
@@ -95,7 +99,7 @@ as $function$
         where (vectors.span_id, vectors.embedder_id, vectors.started_at) = (taken.span_id, taken.embedder_id, taken.started_at) and vectors.part in ('input', 'item')
         order by vectors.part = 'input' desc limit 1) as made
       left join lateral (
-        select found.cluster_id from flywheel._nearest_cluster(spans.project, taken.embedder_id, made.embedding) as found
+        select found.cluster_id from flywheel._nearest_cluster(left(spans.project, 200), taken.embedder_id, made.embedding::public.vector) as found
          where found.similarity >= flywheel._cluster_similarity(taken.embedder_id)) as near on true
      where flywheel._hash01(spans.trace_id, 'embed') < embedders.span_permille / 1000.0
        and public.vector_norm(made.embedding::public.vector) > 0
@@ -119,6 +123,7 @@ as $function$
 declare
   alone flywheel._cluster_members;
   near record;
+  centre public.vector;
   founded uuid[] := '{}';
 begin
   for alone in
@@ -126,20 +131,21 @@ begin
       join flywheel._cluster_members as members using (span_id, started_at, embedder_id)
      where members.cluster_id is null order by members.started_at, members.span_id
   loop
-    select known.cluster_id, 1 - (known.total operator(public.<=>) alone.embedding::public.vector) as similarity into near
+    centre := alone.embedding::public.vector;
+    select known.cluster_id, 1 - (known.total operator(public.<=>) centre) as similarity into near
       from unnest(founded) as new(cluster_id) join flywheel._clusters as known using (cluster_id)
      where (known.project, known.embedder_id) = (alone.project, alone.embedder_id)
-     order by known.total operator(public.<=>) alone.embedding::public.vector, known.cluster_id limit 1;
+     order by known.total operator(public.<=>) centre, known.cluster_id limit 1;
     if coalesce(near.similarity < flywheel._cluster_similarity(alone.embedder_id), true) then
       continue when (select count(*) from flywheel._clusters as known where (known.project, known.embedder_id, known.status) = (alone.project, alone.embedder_id, 'open'))
                     >= flywheel._setting('cluster_most');
       near.cluster_id := flywheel.new_id();
       founded := founded || near.cluster_id;
       insert into flywheel._clusters (cluster_id, project, embedder_id, n, total, first_seen_at, last_seen_at)
-      values (near.cluster_id, alone.project, alone.embedder_id, 1, alone.embedding::public.vector, alone.started_at, alone.started_at);
+      values (near.cluster_id, alone.project, alone.embedder_id, 1, centre, alone.started_at, alone.started_at);
     else
       update flywheel._clusters as known
-         set (n, total, first_seen_at, last_seen_at) = (known.n + 1, known.total operator(public.+) alone.embedding::public.vector,
+         set (n, total, first_seen_at, last_seen_at) = (known.n + 1, known.total operator(public.+) centre,
                least(known.first_seen_at, alone.started_at), greatest(known.last_seen_at, alone.started_at))
        where known.cluster_id = near.cluster_id;
     end if;
@@ -152,7 +158,7 @@ comment on function flywheel._found_clusters is 'Internal: found clusters for me
 
 -- _assign_clusters: all or nothing, so a crash leaves what was noted for the next time. One that was there with another
 -- text leaves its cluster first.
-create or replace function flywheel._assign_clusters(most integer default 1000) returns integer
+create or replace function flywheel._assign_clusters(most integer default 500) returns integer
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $function$

@@ -87,6 +87,8 @@ declare
   pair record;
   touched uuid[] := '{}';
   merged integer := 0;
+  farthest constant double precision :=
+    1 - greatest(flywheel._setting('cluster_merge_permille') / 1000, flywheel._cluster_similarity(_merge_near_clusters.embedder_id));
 begin
   for pair in
     with listed as materialized (
@@ -95,7 +97,7 @@ begin
        where (known.project, known.embedder_id, known.status) = (_merge_near_clusters.project, _merge_near_clusters.embedder_id, 'open') and known.n > 0
     )
     select gone.cluster_id as gone, kept.cluster_id as kept from listed as kept join listed as gone on gone.place > kept.place
-     where 1 - (kept.total operator(public.<=>) gone.total) > greatest(flywheel._setting('cluster_merge_permille') / 1000, flywheel._cluster_similarity(_merge_near_clusters.embedder_id))
+     where (kept.total operator(public.<=>) gone.total) < farthest
      order by kept.total operator(public.<=>) gone.total, gone.place, kept.place
   loop
     continue when pair.gone = any (touched) or pair.kept = any (touched);
@@ -114,13 +116,14 @@ set search_path = pg_catalog, pg_temp
 as $function$
 declare
   touched uuid[];
+  enough constant double precision := flywheel._cluster_similarity(_settle_ungrouped.embedder_id);
 begin
   with near as materialized (
     select members.span_id, members.started_at, members.cluster_id as before,
-           case when found.similarity >= flywheel._cluster_similarity(_settle_ungrouped.embedder_id) then found.cluster_id end as after
+           case when found.similarity >= enough then found.cluster_id end as after
       from unnest(span_ids, started_ats, groups) as given(span_id, started_at, grouped)
       join flywheel._cluster_members as members on (members.span_id, members.started_at, members.embedder_id) = (given.span_id, given.started_at, _settle_ungrouped.embedder_id)
-     cross join lateral flywheel._nearest_cluster(_settle_ungrouped.project, _settle_ungrouped.embedder_id, members.embedding) as found
+     cross join lateral flywheel._nearest_cluster(_settle_ungrouped.project, _settle_ungrouped.embedder_id, members.embedding::public.vector) as found
      where given.grouped < 0
   ), settled as (
     update flywheel._cluster_members as members set cluster_id = near.after from near

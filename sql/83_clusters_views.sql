@@ -18,9 +18,9 @@ create or replace view flywheel.clusters as
   select known.cluster_id, known.project, coalesce(known.name, nullif(known.words, ''), 'cluster ' || right(known.cluster_id::text, 8)) as name, nullif(known.words, '') as words, known.n,
          known.first_seen_at, known.last_seen_at, case when embedders.status = 'serving' then known.status else 'former' end as status,
          known.merged_into, known.named_by, embedders.name as embedder,
-         known.n::double precision / nullif((select count(*) from flywheel._cluster_members as members
-                                              where (members.project, members.embedder_id) = (known.project, known.embedder_id)), 0) as share
-    from flywheel._clusters as known join flywheel.embedders using (embedder_id);
+         known.n::double precision / counted.n as share
+    from flywheel._clusters as known join flywheel.embedders using (embedder_id)
+    left join (select members.project, members.embedder_id, count(*) as n from flywheel._cluster_members as members group by 1, 2) as counted using (project, embedder_id);
 comment on view flywheel.clusters is 'Clusters of inputs that mean the same, of the spans that are embedded. Spans are sampled by trace, so counts are of the sample.';
 
 create or replace view flywheel.cluster_members as
@@ -66,7 +66,7 @@ create or replace view flywheel.cluster_growth as
   with counted as materialized (
     select members.project, members.cluster_id, (members.started_at at time zone 'UTC')::date as day, count(*) as n
       from flywheel._cluster_members as members join flywheel.embedders on embedders.embedder_id = members.embedder_id and embedders.status = 'serving'
-     where members.started_at >= flywheel._quality_since() - interval '14 days' group by 1, 2, 3
+     where members.started_at >= flywheel._quality_since() - interval '336 hours' group by 1, 2, 3
   ), calendar as (
     select day::date as day from generate_series((flywheel._quality_since() at time zone 'UTC')::date - 14, (now() at time zone 'UTC')::date, interval '1 day') as day
   ), totals as materialized (
@@ -105,14 +105,14 @@ create or replace view flywheel.cluster_consistency as
       left join flywheel.span_embeddings as made
         on (made.span_id, made.embedder_id, made.part, made.started_at) = (members.span_id, members.embedder_id, 'output', members.started_at)
      group by 1, 2, 3
-  ), exact as (
+  ), exact as materialized (
     select counted.cluster_id, sum(counted.n)::bigint as answers, flywheel.answer_consistency(array_agg(counted.n)) as agreement
       from (select members.cluster_id, md5(spans.output), count(*) as n
               from flywheel._recent_members as members join summed on summed.cluster_id = members.cluster_id and summed.answers = 0
               join flywheel.spans on (spans.span_id, spans.started_at) = (members.span_id, members.started_at)
              where spans.output is not null group by 1, 2) as counted
      group by 1
-  ), compared as (
+  ), compared as materialized (
     select summed.project, summed.cluster_id, summed.name, summed.n, case when summed.answers > 0 then summed.answers else coalesce(exact.answers, 0) end as answers,
            flywheel.cohesion(summed.n, summed.inputs::real[]) as input_cohesion,
            case when summed.answers > 0 then flywheel.cohesion(summed.answers, summed.outputs::real[]) else exact.agreement end as output_cohesion,
