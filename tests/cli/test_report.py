@@ -7,6 +7,7 @@ import re
 import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from math import isfinite
 from pathlib import Path
 
 import psycopg
@@ -19,7 +20,7 @@ from psycopg.conninfo import make_conninfo
 from pgflywheel.report.markup import element, escaped
 from pgflywheel.report.model import Line, Page, Plot, Point, Section, Table
 from pgflywheel.report.page import render
-from pgflywheel.report.svg import draw
+from pgflywheel.report.svg import draw, round_above
 from tests.sql.measured import NOW, Spot, judge
 from tests.sql.support import Connection, rows
 
@@ -120,7 +121,7 @@ def test_every_plot_has_a_size_and_shapes_inside_it(written: Path, tab: Tab) -> 
     sizes = tab.value(
         """[...document.querySelectorAll('figure > svg')].map(svg => {
              const box = svg.getBoundingClientRect();
-             const shapes = [...svg.querySelectorAll('circle,rect,polyline,polygon')];
+             const shapes = [...svg.querySelectorAll('circle,rect,polyline,polygon,text')];
              const inside = shapes.map(shape => shape.getBoundingClientRect());
              return [box.width, box.height, inside.length, inside.every(r => r.left >= box.left - 1
                && r.right <= box.right + 1 && r.top >= box.top - 1 && r.bottom <= box.bottom + 1)];
@@ -190,6 +191,11 @@ def test_a_project_and_a_time_are_named_and_narrow(attacked: str) -> None:
     assert page.count("<p>no data</p>") >= 4
 
 
+@pytest.mark.parametrize("since", ["0001-01-02", "2999-01-01"])
+def test_any_time_has_a_report(attacked: str, since: str) -> None:
+    assert CommandLine(attacked)("report", "-o", "-", "--since", since).stdout.count("<section>") == 9
+
+
 def test_a_file_that_cannot_be_written_is_an_error(pgflywheel: CommandLine, tmp_path: Path) -> None:
     assert "cannot be written" in pgflywheel("report", "-o", tmp_path / "no" / "x.html", exit_code=2).stderr
 
@@ -208,14 +214,19 @@ def test_attributes_are_escaped() -> None:
 
 
 @pytest.mark.parametrize("bars", [False, True])
-@given(values=st.lists(st.none() | st.floats(0, 1e12), max_size=20))
+@given(values=st.lists(st.none() | st.floats(0), max_size=20))
 def test_plots_hold_every_value_there_is_within_their_frame(values: list[float | None], bars: bool) -> None:
     points = [Point(MOMENT + timedelta(days=day), value) for day, value in enumerate(values)]
     drawn = draw(Plot("cost", [Line("x", points)], "USD", bars=bars))
-    known = [value for value in values if value is not None]
+    known = [value for value in values if value is not None and isfinite(value)]
     assert len(re.findall(r"<rect|<circle", drawn)) == len(known)
     assert ("no data" in drawn) == (not known)
     assert all(0 <= float(y) <= 220 for y in re.findall(r' c?y="([^"]+)"', drawn))
+
+
+@given(st.floats(1e-9, 1e15))
+def test_a_scale_ends_little_above_the_largest_value(value: float) -> None:
+    assert value <= round_above(value) <= 2.01 * value
 
 
 def test_a_gap_is_no_line() -> None:

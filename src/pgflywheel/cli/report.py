@@ -84,7 +84,9 @@ async def gather(database: Database, since: datetime, until: datetime, project: 
         project,
         quality=await lines(database, Asked(None, since, until, project=project)),
         series=await series(database, Asked(None, since, until, grain="day", project=project)),
-        alignment=[row for row in await metrics.alignment_by_week(database) if since - WINDOW <= row.time < until],
+        alignment=[
+            row for row in await metrics.alignment_by_week(database) if since - row.time <= WINDOW and row.time < until
+        ],
         cost=[row for row in await operations.cost(database, since, project) if row.time < until],
         judging=[row for row in await operations.validation_cost(database, since) if row.time < until],
         latency=await operations.latency(database, since, until, step="day", project=project),

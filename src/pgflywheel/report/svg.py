@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from math import floor, isfinite, log10
 
 from pgflywheel.report.markup import element, text
 from pgflywheel.report.model import Line, Plot, Point
 
 WIDTH, HEIGHT = 540, 220
-LEFT, RIGHT, TOP, BOTTOM = 62, 14, 12, 30
+LEFT, RIGHT, TOP, BOTTOM = 76, 14, 12, 30
 COLOURS = 6
 _GRID = 4
 
@@ -37,6 +38,7 @@ class Scale:
 
 def draw(plot: Plot) -> str:
     """Return a plot as an SVG element; without a value in it only its frame and the words no data."""
+    plot = replace(plot, lines=[Line(line.name, [_finite(each) for each in line.points]) for line in plot.lines])
     scale = _scale(plot)
     known = any(point.value is not None for line in plot.lines for point in line.points)
     shapes = "".join(_bars(plot.lines, scale) if plot.bars else _lines(plot.lines, scale))
@@ -46,11 +48,24 @@ def draw(plot: Plot) -> str:
     return element("svg", inside, role="img", aria_label=plot.title, **size)
 
 
+def _finite(point: Point) -> Point:
+    """Return the point; one at infinity is no data."""
+    return point if point.value is None or isfinite(point.value) else Point(point.time, None)
+
+
 def _scale(plot: Plot) -> Scale:
     points = [point for line in plot.lines for point in line.points if point.value is not None]
     seconds = [point.time.timestamp() for point in points] or [0.0]
     largest = max([point.high if point.high is not None else point.value or 0 for point in points] or [0.0])
-    return Scale(min(seconds), max(seconds), plot.top or largest * 1.05 or 1.0, 24 if plot.bars else 4)
+    return Scale(min(seconds), max(seconds), plot.top or round_above(largest), 24 if plot.bars else 4)
+
+
+def round_above(value: float) -> float:
+    """Return the next number above that divides into even steps; 1 for nothing."""
+    if value <= 0:
+        return 1.0
+    power = 10.0 ** floor(log10(value))
+    return next((each * power for each in (1, 2, 4, 6, 8, 10, 20) if each * power >= value), 2 * value)
 
 
 def _lines(lines: Sequence[Line], scale: Scale) -> Iterator[str]:
