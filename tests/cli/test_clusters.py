@@ -26,7 +26,7 @@ def test_without_clusters_it_says_how_to_get_some(pgflywheel: CommandLine) -> No
 
 def test_clusters_are_formed_listed_shown_and_named(connection: Connection, pgflywheel: CommandLine) -> None:
     sampled(connection)
-    assert "1 project is formed anew" in pgflywheel("clusters", "recluster").stdout
+    assert "1 project are formed anew" in pgflywheel("clusters", "recluster").stdout
     listed = pgflywheel.json("clusters", "list")
     assert sum(cluster["n"] for cluster in listed) == 24
     assert pgflywheel.json("clusters", "list", "--project", "none") == []

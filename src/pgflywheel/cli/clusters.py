@@ -121,7 +121,7 @@ def recluster(project: str | None, dsn: str, schema: str, as_json: bool) -> None
         pgflywheel clusters recluster
     """
     formed, note = run_call(_recluster, dsn, schema, project)
-    text = f"Clusters of {formed} {'project is' if formed == 1 else 'projects are'} formed anew."
+    text = f"The clusters of {formed} {'project' if formed == 1 else 'projects'} are formed anew."
     echo({"projects": formed, "note": note}, as_json, f"{text} But {note}." if note else text)
 
 
