@@ -236,7 +236,7 @@ create or replace function flywheel._day_span(day date, out since timestamptz, o
 language sql immutable parallel safe security invoker
 begin atomic
   select case when isfinite(day) then flywheel._day_start(day) else day::timestamp at time zone 'UTC' end,
-         case when isfinite(day) then flywheel._day_start(day + 1) - interval '1 microsecond' else day::timestamp at time zone 'UTC' end;
+         case when isfinite(day) then flywheel._day_start(day) + interval '24 hours -1 microsecond' else day::timestamp at time zone 'UTC' end;
 end;
 comment on function flywheel._day_span is 'Internal: first and last instant of a UTC day.';
 

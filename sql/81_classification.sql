@@ -146,17 +146,17 @@ comment on function flywheel.classification_calibration(timestamptz, timestamptz
   'Whether a confidence of 0.8 is right 8 times in 10: ten bins of attributes ->> ''confidence'', with Brier score and expected calibration error of the node and release, over what classified(since, until) knows.';
 
 create or replace view flywheel.classification_metrics as
-  select * from flywheel.classification_metrics(date_bin('1 day', now(), '2000-01-01 00:00:00+00') - interval '29 days', 'infinity');
+  select * from flywheel.classification_metrics(date_bin('1 day', now(), '2000-01-01 00:00:00+00') - interval '696 hours', 'infinity');
 comment on view flywheel.classification_metrics is
   'Precision, recall and F1 by project, node, release and class of classifier nodes, with accuracy and macro F1 of the node and release: the last 30 UTC days. Another time: the function of the same name.';
 
 create or replace view flywheel.classification_confusion as
-  select * from flywheel.classification_confusion(date_bin('1 day', now(), '2000-01-01 00:00:00+00') - interval '29 days', 'infinity');
+  select * from flywheel.classification_confusion(date_bin('1 day', now(), '2000-01-01 00:00:00+00') - interval '696 hours', 'infinity');
 comment on view flywheel.classification_confusion is
   'Which class was predicted where which was expected: the last 30 UTC days. Another time: the function of the same name.';
 
 create or replace view flywheel.classification_calibration as
-  select * from flywheel.classification_calibration(date_bin('1 day', now(), '2000-01-01 00:00:00+00') - interval '29 days', 'infinity');
+  select * from flywheel.classification_calibration(date_bin('1 day', now(), '2000-01-01 00:00:00+00') - interval '696 hours', 'infinity');
 comment on view flywheel.classification_calibration is
   'How far the confidence of classifier nodes can be believed, in ten bins: the last 30 UTC days. Another time: the function of the same name.';
 

@@ -24,16 +24,16 @@ create or replace view flywheel.feedback_by_day as
              count(*) filter (where feedback.kind = 'correction') as corrections,
              count(*) filter (where feedback.kind not in ('thumb', 'rating', 'edit', 'restart', 'correction')) as others
         from flywheel.feedback
-       cross join lateral (select feedback.value > '-infinity' and feedback.value < 'infinity') as known (finite)
+       cross join lateral (select feedback.value > -1e15 and feedback.value < 1e15) as known (finite)
         left join lateral (
           select flywheel.edit_ratio(served.output, coalesce(feedback.attributes ->> 'final', feedback.comment))
             from (select spans.output from flywheel.spans
                    where feedback.kind = 'edit' and spans.span_id = feedback.span_id
-                     and spans.started_at between feedback.created_at - interval '30 days' and feedback.created_at + interval '1 day'
+                     and spans.started_at between feedback.created_at - interval '720 hours' and feedback.created_at + interval '24 hours'
                    union all
                   select spans.output from flywheel.spans
                    where feedback.kind = 'edit' and feedback.span_id is null and spans.trace_id = feedback.trace_id and spans.parent_span_id is null
-                     and spans.started_at between feedback.created_at - interval '30 days' and feedback.created_at + interval '1 day'
+                     and spans.started_at between feedback.created_at - interval '720 hours' and feedback.created_at + interval '24 hours'
                    limit 1) as served
           offset 0) as edit (ratio) on true       -- offset: one distance a row, however often it is counted
        group by 1, 2) as said

@@ -44,11 +44,12 @@ end
 $function$;
 comment on function flywheel._live_low is 'Internal: lower end of confidence_sequence, some times faster.';
 
+-- Days of instants are 24 hours: '1 day' is one of the session's time zone, which has days of 23 and 25 hours.
 create or replace function flywheel._quality_since() returns timestamptz
 language sql stable security definer
 set search_path = pg_catalog, pg_temp
 as $function$
-  select date_trunc('day', now(), 'UTC') - make_interval(days => greatest(1, flywheel._setting('quality_window_days')::integer) - 1)
+  select date_trunc('day', now(), 'UTC') - make_interval(hours => 24 * (greatest(1, flywheel._setting('quality_window_days')::integer) - 1))
 $function$;
 comment on function flywheel._quality_since is 'Internal: the first of the last settings.quality_window_days days (UTC, today among them).';
 
@@ -262,7 +263,7 @@ create or replace view flywheel.lowest_scores_today as
   select scores.span_id, scores.started_at as "time", scores.validator, scores.version, scores.passed, scores.value, scores.critique,
          scores.project, scores.environment, scores.release, scores.node, scores.trace_id, scores.severity, scores.provisional
     from flywheel.current_scores as scores
-   where scores.started_at >= now() - interval '1 day' and scores.passed is not null
+   where scores.started_at >= now() - interval '24 hours' and scores.passed is not null
    order by scores.passed, scores.value nulls last, scores.started_at desc, scores.span_id
    limit 100;
 comment on view flywheel.lowest_scores_today is 'The 100 lowest current scores of the last 24 hours, with their critiques. For more: lowest_scores().';

@@ -165,8 +165,8 @@ begin
   execute 'create or replace view flywheel.corrected_by_week as
     select "time", validator, version, project, n, judged, raw_rate, labels, method, corrected_rate, corrected_low, corrected_high, live_low, live_high,
            note, status, annotator_kind, provisional
-      from (' || flywheel._estimates_sql(format(counted, '_score_counts', 'date_trunc(''week'', now(), ''UTC'') - interval ''51 weeks'''),
-                                         format(counted, '_cell_counts', 'date_trunc(''week'', now(), ''UTC'') - interval ''51 weeks'''),
+      from (' || flywheel._estimates_sql(format(counted, '_score_counts', 'date_trunc(''week'', now(), ''UTC'') - interval ''8568 hours'''),
+                                         format(counted, '_cell_counts', 'date_trunc(''week'', now(), ''UTC'') - interval ''8568 hours'''),
                                          'date_trunc(''week'', bucket, ''UTC'')', 'project', false, false) || ') as estimates
      where status in (''active'', ''paused'', ''retired'')';
 end
@@ -317,7 +317,7 @@ create or replace view flywheel.alignment_by_week as
     left join lateral (
       select sum(scores.passed)::bigint as passed, sum(scores.passed + scores.failed)::bigint as judged
         from flywheel._score_counts as scores
-       where scores.grain = 'day' and scores.bucket >= counted.time and scores.bucket < counted.time + interval '7 days'
+       where scores.grain = 'day' and scores.bucket >= counted.time and scores.bucket < counted.time + interval '168 hours'
          and scores.version_id = counted.version_id and by_verdict.validator_id is not null) as week on true
     left join lateral flywheel._evened(counted.tp, counted.fp, counted.fn, counted.tn, week.passed, week.judged) as even on week.judged > 0
    cross join lateral flywheel.confusion_metrics(coalesce(even.tp, counted.tp), coalesce(even.fp, counted.fp),

@@ -72,7 +72,7 @@ as $function$
   select format(case storage when 'live'
       then 'select date_trunc(%1$L, %6$s, ''UTC'') as bucket, %5$s from flywheel.%4$I(%2$s, ''infinity'') as counts'
       else 'select bucket, %5$s from flywheel.%3$I as counts where grain = %1$L and bucket >= %2$s' end,
-    definition ->> 'grain', format('date_trunc(''day'', now(), ''UTC'') - interval ''%s days''', (definition ->> 'days')::integer - 1),
+    definition ->> 'grain', format('date_trunc(''day'', now(), ''UTC'') - interval ''%s hours''', 24 * ((definition ->> 'days')::integer - 1)),
     counts, recount, columns, case recount when '_recount_cells' then 'started_at' else 'minute' end)
 $function$;
 comment on function flywheel._metric_source is 'Internal: the counts a metric is made of.';

@@ -96,13 +96,13 @@ set search_path = pg_catalog, pg_temp
 as $function$
   with found as materialized (
     select slices.monitor_id, slices.version_id, slices.project, slices.environment, slices.node, slices.release, sum(slices.passed + slices.failed) as n
-      from flywheel._watched_slices('day', date_trunc('day', now(), 'UTC') - interval '2 days', now()) as slices
+      from flywheel._watched_slices('day', date_trunc('day', now(), 'UTC') - interval '48 hours', now()) as slices
      where not exists (select from flywheel._monitors as known where known.monitor_id = slices.monitor_id)
      group by 1, 2, 3, 4, 5, 6 having sum(slices.passed + slices.failed) > 0
      order by n desc
      limit greatest(0, flywheel._setting('drift_monitors')::integer - (select count(*) from flywheel._monitors))
   ), before as (
-    select days.* from flywheel._watched_slices('day', date_trunc('day', now(), 'UTC') - interval '30 days', date_trunc('day', now(), 'UTC')) as days
+    select days.* from flywheel._watched_slices('day', date_trunc('day', now(), 'UTC') - interval '720 hours', date_trunc('day', now(), 'UTC')) as days
      where exists (select from found)
      union all
     select minutes.* from flywheel._watched_slices('minute', date_trunc('day', now(), 'UTC'), date_trunc('minute', now())) as minutes
@@ -181,7 +181,7 @@ begin
     from (select wanted.monitor_id, coalesce(sum(slices.passed + slices.failed), 0) as n,
                  greatest(1, least(7, extract(epoch from now() - min(slices.bucket)) / 86400)) as days
             from unnest(due) as wanted(monitor_id)
-            left join flywheel._watched_slices('day', date_trunc('day', now(), 'UTC') - interval '7 days', now()) as slices using (monitor_id)
+            left join flywheel._watched_slices('day', date_trunc('day', now(), 'UTC') - interval '168 hours', now()) as slices using (monitor_id)
            group by 1) as volume
    where volume.monitor_id = monitors.monitor_id;
   insert into flywheel._cusums as known (monitor_id, direction, q0, q1, threshold)
