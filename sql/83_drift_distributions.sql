@@ -11,7 +11,7 @@ begin atomic
 end;
 comment on function flywheel._length_bin is 'Internal: floor(4 * log2(1 + bytes)); null = no text.';
 
--- _count_lengths: once for a day that is over, from a hash sample of 20,000 spans or so.
+-- _count_lengths: once for a day that is over, from a hash sample of 20,000 spans or so. Names are cut: a key of an index has a limit.
 create or replace function flywheel._count_lengths(day date) returns integer
 language sql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -22,7 +22,7 @@ as $function$
     select coalesce(sum(counts.n), 0) as n from bounds join flywheel._span_counts as counts on counts.grain = 'day' and counts.bucket = bounds.since
   ), added as (
     insert into flywheel._length_days (day, project, node, feature, bin, n)
-    select _count_lengths.day, spans.project, spans.node, length.feature, length.bin, count(*)
+    select _count_lengths.day, left(spans.project, 200), left(spans.node, 200), length.feature, length.bin, count(*)
       from bounds cross join volume
       join flywheel.spans on spans.started_at >= bounds.since and spans.started_at < bounds.until
                          and (volume.n <= 20000 or flywheel._hash01(spans.trace_id, 'length') < 20000.0 / volume.n)

@@ -1,13 +1,14 @@
 -- Embeddings: whether the inputs and outputs of a day mean something else than those of a fixed window, from sums.
 --
 -- Only the hash sample of the embedder that serves counts: labelled spans have vectors too, and nobody chose them by chance.
+-- Names are cut: a key of an index has a limit.
 
 create or replace function flywheel._sampled_vectors(since timestamptz, until timestamptz)
 returns table (embedder_id uuid, part text, project text, node text, span_id uuid, started_at timestamptz, trace_id uuid, embedded_at timestamptz, embedding public.halfvec)
 language sql stable security definer
 set search_path = pg_catalog, pg_temp
 as $function$
-  select made.embedder_id, made.part, spans.project, spans.node, made.span_id, made.started_at, spans.trace_id, made.embedded_at, made.embedding
+  select made.embedder_id, made.part, left(spans.project, 200), left(spans.node, 200), made.span_id, made.started_at, spans.trace_id, made.embedded_at, made.embedding
     from flywheel.embedders
     join flywheel.span_embeddings as made on made.embedder_id = embedders.embedder_id
     join flywheel.spans on (spans.span_id, spans.started_at) = (made.span_id, made.started_at)

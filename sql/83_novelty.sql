@@ -32,7 +32,7 @@ declare
   known flywheel._novelty_references;
   wanted integer;
 begin
-  select * into known from flywheel._novelty_references as listed where listed.project = novelty.project;
+  select * into known from flywheel._novelty_references as listed where listed.project = left(novelty.project, 200);
   compared_with := coalesce(known.n, 0);
   if known.n is null or novelty.embedding is null then
     return;
@@ -43,7 +43,7 @@ begin
       hint = 'Embed the input with the embedder that serves: select name, model from flywheel.embedder_status where status = ''serving''.';
   end if;
   if public.vector_norm(novelty.embedding::public.vector) > 0 then
-    distance := flywheel._tenth_distance(novelty.project, public.l2_normalize(novelty.embedding::public.vector)::public.halfvec, null);
+    distance := flywheel._tenth_distance(left(novelty.project, 200), public.l2_normalize(novelty.embedding::public.vector)::public.halfvec, null);
   end if;
   percentile := flywheel._distance_share(known.distances, distance);
   novel := case when known.n >= 100 then percentile > flywheel._setting('novelty_permille') / 1000 end;

@@ -1,0 +1,54 @@
+"""What applications write may be huge or no number: nothing that counts it stops."""
+
+from __future__ import annotations
+
+import random
+import uuid
+
+from tests.sql.drifting import cloud, days_ago, embedded
+from tests.sql.support import Connection, rows, value
+
+LONG = "".join(random.Random(1).choices([chr(code) for code in range(0x10000, 0x10FFF)], k=3000))
+
+
+def test_a_rating_beyond_all_scales_breaks_no_view(connection: Connection) -> None:
+    for rating in (1e308, 1e308, 4.0):
+        connection.execute(
+            "insert into flywheel.feedback (feedback_id, span_id, kind, value) values (%s, %s, 'rating', %s)",
+            [uuid.uuid4(), uuid.uuid4(), rating],
+        )
+    assert rows(connection, "select ratings, mean_rating from flywheel.feedback_by_day") == [(1, 4.0)]
+
+
+def test_names_too_long_for_an_index_stop_no_test_of_drift(connection: Connection) -> None:
+    names = ("shop", LONG)
+    for project in names:
+        for node in names:
+            connection.execute(
+                "insert into flywheel.spans (started_at, project, node, input) values (%s, %s, %s, 'some words')",
+                [days_ago(1), project, node],
+            )
+    connection.execute("select flywheel._test_drift()")
+    assert value(connection, "select sum(n) from flywheel._length_days where (project, node) = ('shop', 'shop')") == 1
+    assert value(connection, "select sum(n) from flywheel._length_days") == 4
+
+
+def test_the_last_day_of_the_calendar_can_be_counted_anew(connection: Connection) -> None:
+    connection.execute("insert into flywheel.spans (started_at) values ('294276-12-31 23:59:59.999999Z')")
+    assert value(connection, "select flywheel.rebuild_rollups()") == 1
+    assert value(connection, "select flywheel._rebuild_asked()") == 1
+    assert rows(connection, "select * from flywheel.verify_rollups()") == []
+
+
+def test_names_too_long_for_an_index_keep_no_vector_out(connection: Connection) -> None:
+    connection.execute("update flywheel.embedders set span_permille = 1000")
+    for project in ("shop", LONG):
+        embedded(connection, cloud(1, 40, [1.0]), days_ago(1), project=project, node=project)
+    connection.execute("select flywheel._test_drift()")
+    connection.execute("select flywheel._refresh_novelty()")
+    connection.execute("select flywheel._assign_clusters()")
+    assert value(connection, "select sum(n) from flywheel._embedding_days where part = 'input'") == 80
+    assert rows(connection, "select n from flywheel._novelty_references") == [(40,), (40,)]
+    vector = "(select embedding::public.vector::real[] from flywheel.span_embeddings limit 1)"
+    assert value(connection, f"select compared_with from flywheel.novelty(%s, {vector})", [LONG]) == 40
+    assert value(connection, "select count(*) from flywheel._cluster_members") == 80
