@@ -246,3 +246,4 @@ select flywheel._grant(role, 'execute on function flywheel._clusters_due(boolean
   flywheel._regroup_clusters(text, uuid, uuid[], timestamptz[], integer[], uuid[]), flywheel._tidy_clusters(text, uuid),
   flywheel._cluster_texts(text, uuid), flywheel._word_clusters(uuid[], bigint[], text[])')
   from unnest(array['flywheel_worker', 'flywheel_admin']) as role;
+select flywheel._grant('flywheel_worker', 'execute on function flywheel._setting(text)');

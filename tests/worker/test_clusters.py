@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 import pytest
+from psycopg.conninfo import make_conninfo
 
 from pgflywheel.db import clusters as calls
 from pgflywheel.db.connect import Database, open_database
@@ -150,3 +151,13 @@ def test_hostile_texts_make_harmless_names(connection: Connection, dsn: str) -> 
     said: list[Any] = words(connection)
     assert said
     assert all(character.isalnum() or character == " " for name in said for character in name)
+
+
+@pytest.mark.parametrize("role", ["flywheel_worker", "flywheel_admin"])
+def test_workers_and_admins_may_do_all_of_it(connection: Connection, dsn: str, role: str) -> None:
+    ask(connection)
+    only = make_conninfo(dsn, options=f"-c role={role}")
+    assert run(only, calls.assign) == 24
+    assert run(only, lambda database: clusters.recluster(database, forced=True)) == 1
+    assert run(only, clusters.word) >= 3
+    assert len(run(only, calls.clusters)) >= 3
