@@ -69,13 +69,15 @@ as $function$
 $function$;
 comment on function flywheel._recount_clusters is 'Internal: count members and sums of clusters anew; returns how many there are.';
 
--- _take_news: what was noted longest ago. Vectors that are no longer there, or not of the sample, need no cluster.
+-- _take_news: what was noted longest ago, of the embedder that serves: what another made waits until that one does. Vectors
+-- that are no longer there, or not of the sample, need no cluster.
 create or replace function flywheel._take_news(most integer) returns table (span_id uuid, started_at timestamptz, embedder_id uuid)
 language sql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $function$
   delete from flywheel._cluster_news as news
    using (select noted.span_id, noted.started_at, noted.embedder_id from flywheel._cluster_news as noted
+           where noted.embedder_id = (select embedders.embedder_id from flywheel.embedders where embedders.status = 'serving')
            order by noted.noted_at, noted.started_at, noted.span_id limit most) as oldest
    where (news.span_id, news.started_at, news.embedder_id) = (oldest.span_id, oldest.started_at, oldest.embedder_id)
   returning news.span_id, news.started_at, news.embedder_id
@@ -207,7 +209,8 @@ begin
   perform flywheel._recount_clusters(gone.cluster_ids);
   delete from flywheel._cluster_news as news
    where news.started_at < _forget_members.before
-     and not exists (select from flywheel.spans where (spans.span_id, spans.started_at) = (news.span_id, news.started_at) offset 0);
+     and (news.noted_at < now() - interval '30 days'
+          or not exists (select from flywheel.spans where (spans.span_id, spans.started_at) = (news.span_id, news.started_at) offset 0));
   delete from flywheel._clusters as known
    where known.n = 0 and known.name is null and (known.status = 'open' or known.changed_at < now() - interval '30 days')
      and not exists (select from flywheel._clusters as merged where merged.merged_into = known.cluster_id);

@@ -64,7 +64,7 @@ TABLES = [
       constraint _cluster_news_pkey primary key (span_id, started_at, embedder_id)
     )
     """,
-    "create index _cluster_news_noted_at on flywheel._cluster_news (noted_at)",
+    "create index _cluster_news_noted_at on flywheel._cluster_news (embedder_id, noted_at)",
     """
     create table flywheel._cluster_runs (
       project text not null,

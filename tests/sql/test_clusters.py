@@ -411,3 +411,23 @@ def test_clouds_far_apart_are_clusters(connection: Connection) -> None:
     assign(connection)
     assert [n for (n,) in rows(connection, "select n from flywheel.clusters")] == [10, 10, 10]
     whole(connection)
+
+
+def test_what_another_embedder_made_joins_when_that_one_serves(connection: Connection) -> None:
+    span = ask(connection, unit(1))
+    assign(connection)
+    before = cluster_of(connection, span)
+    connection.execute("select flywheel.add_embedder('wide', 'hashing', null, null, 384, '{}', 1000)")
+    connection.execute(
+        """insert into flywheel.span_embeddings
+                  (span_id, started_at, revision, embedder_id, part, content_hash, embedding)
+           select made.span_id, made.started_at, 1, embedders.embedder_id, 'input', '', made.embedding
+             from flywheel.span_embeddings as made, flywheel.embedders where embedders.name = 'wide'"""
+    )
+    assert assign(connection) == 0
+    connection.execute("select flywheel.serve_embedder('wide')")
+    assert rows(connection, "select status from flywheel.clusters") == [("former",)]
+    assert assign(connection) == 1
+    assert cluster_of(connection, span) not in (None, before)
+    assert rows(connection, "select status, n from flywheel.clusters order by 1") == [("former", 1), ("open", 1)]
+    whole(connection)
