@@ -88,6 +88,19 @@ def test_a_project_and_a_time_narrow_what_is_shown(pgflywheel: CommandLine, judg
     assert "time (UTC)" in pgflywheel("metrics", "show", "polite", "--grain", "day").stdout
 
 
+def test_of_many_slices_the_largest_are_corrected_and_that_is_said(
+    pgflywheel: CommandLine, connection: Connection
+) -> None:
+    version = judge(connection)
+    for number in range(52):
+        Spot(EARLIER, release=f"r{number}").score(connection, version, 1 + (number == 51), True)
+    done = pgflywheel("metrics", "show", "--by", "release", "--csv")
+    corrected = [line["slice"] for line in sheet(done.stdout) if line["method"]]
+    assert len(corrected) == 50
+    assert "r51" in corrected
+    assert "the 50 largest" in pgflywheel("metrics", "show", "--by", "release").stderr
+
+
 def test_releases_are_compared_in_words(pgflywheel: CommandLine, judged: Connection) -> None:
     (row,) = pgflywheel.json("metrics", "compare", "polite", "r1", "r2")
     assert row["difference_high"] < 0

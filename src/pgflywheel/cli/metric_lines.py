@@ -104,12 +104,15 @@ def _slice(row: Quality, by: str | None) -> str | None:
 
 
 async def _corrected(database: Database, asked: Asked, found: Sequence[Quality]) -> dict[Key, Corrected]:
-    """Return corrected rates of the first lines that people's labels can correct."""
+    """Return corrected rates of the largest lines that people's labels can correct, those of judges first."""
     if asked.by is not None and asked.by not in SLICES_WITH_LABELS:
         return {}
-    wanted = {(row.validator, _slice(row, asked.by)) for row in found if asked.by is None or _slice(row, asked.by)}
+    judges_first = sorted(found, key=lambda row: (row.annotator_kind == "code", -row.n))
+    wanted = dict.fromkeys(
+        (row.validator, _slice(row, asked.by)) for row in judges_first if asked.by is None or _slice(row, asked.by)
+    )
     corrected: dict[Key, Corrected] = {}
-    for validator, part in sorted(wanted, key=str)[:MOST_CORRECTED]:
+    for validator, part in list(wanted)[:MOST_CORRECTED]:
         where = {"project": asked.project} if asked.project is not None else {}
         if asked.by is not None and part is not None:
             where[asked.by] = part

@@ -91,6 +91,8 @@ async def _numbers(database: Database, asked: Asked, plotted: bool) -> tuple[lis
 
 
 def _print_lines(lines: Sequence[MetricLine], asked: Asked) -> None:
+    from pgflywheel.cli.metric_lines import MOST_CORRECTED
+
     if not lines:
         click.echo(figures.NO_DATA)
         return
@@ -98,6 +100,8 @@ def _print_lines(lines: Sequence[MetricLine], asked: Asked) -> None:
     columns += ["validator", *([asked.by] if asked.by else []), "n", "judged", "pass rate [95 %]"]
     columns += [] if asked.grain else ["corrected [95 %]", "labels", "mark"]
     echo_table(columns, (_line_cells(line, asked) for line in lines))
+    if not asked.grain and len(lines) > MOST_CORRECTED:
+        note(f"of many lines, the {MOST_CORRECTED} largest of judges alone are corrected by labels")
     for line in lines:
         if line.note and line.method not in (None, "none"):
             click.echo(f"{one_line(_named(line))}: {clean(line.note)}")
