@@ -157,6 +157,7 @@ $function$;
 comment on function flywheel._fold_cells is 'Internal: count the labelled scores of some spans as they are now.';
 
 -- _sweep: rows that came to nothing. A part of the changes may undo what another part will do, hence all counts, not n alone.
+-- Counts of spans are folded all at once: what their sums still hold then is but rounding.
 create or replace function flywheel._sweep(score_buckets timestamptz[], span_buckets timestamptz[]) returns void
 language sql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -166,7 +167,7 @@ as $function$
      and (n, passed, failed, valued, priced, input_tokens, output_tokens, metered, timed) = (0, 0, 0, 0, 0, 0, 0, 0, 0) and greatest(abs(value_sum), abs(value_squares), abs(cost_usd), abs(latency_ms)) < 1e-6;
   delete from flywheel._span_rollups
    where grain = any ('{minute,hour,day}') and bucket = any (span_buckets)
-     and (n, errors, running, input_tokens, output_tokens, metered, priced, timed) = (0, 0, 0, 0, 0, 0, 0, 0) and greatest(abs(cost_usd), abs(latency_ms), abs(latency_squares)) < 1e-6;
+     and (n, errors, running, input_tokens, output_tokens, metered, priced, timed) = (0, 0, 0, 0, 0, 0, 0, 0);
 $function$;
 comment on function flywheel._sweep is 'Internal: delete rows of rollups that count nothing any more.';
 

@@ -185,7 +185,7 @@ create or replace function flywheel._held_days() returns setof date
 language sql stable security definer
 set search_path = pg_catalog, pg_temp
 as $function$
-  select day from flywheel._partitions where relation = 'spans' and pg_relation_size(format('flywheel.%I', partition)::regclass) > 0
+  select day from flywheel._partitions where relation = 'spans' and pg_relation_size(to_regclass(format('flywheel.%I', partition))) > 0
    union
   select (started_at at time zone 'UTC')::date from flywheel.spans_default
    union

@@ -52,3 +52,19 @@ def test_names_too_long_for_an_index_keep_no_vector_out(connection: Connection) 
     vector = "(select embedding::public.vector::real[] from flywheel.span_embeddings limit 1)"
     assert value(connection, f"select compared_with from flywheel.novelty(%s, {vector})", [LONG]) == 40
     assert value(connection, "select count(*) from flywheel._cluster_members") == 80
+
+
+def test_a_long_span_that_went_elsewhere_leaves_no_difference(connection: Connection) -> None:
+    lasting = """insert into flywheel.spans (started_at, ended_at)
+                 select %s, %s + n * interval '7 hours 123.457 milliseconds' from generate_series(1000, 1003) as n"""
+    connection.execute(lasting, [days_ago(1), days_ago(1)])
+    moved = """update flywheel.spans set node = node || 'a'
+                where ended_at < (select max(ended_at) from flywheel.spans)"""
+    for _ in range(3):
+        connection.execute("select flywheel._fold()")
+        connection.execute(moved)
+        assert rows(connection, "select * from flywheel.verify_rollups()") == []
+    connection.execute("delete from flywheel.spans")
+    assert rows(connection, "select * from flywheel.verify_rollups()") == []
+    connection.execute("select flywheel._fold()")
+    assert value(connection, "select count(*) from flywheel._span_rollups") == 0
