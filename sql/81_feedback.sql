@@ -62,7 +62,7 @@ begin
       ('minor', 'Edits that changed up to a tenth.'),
       ('edited', 'Edits that changed more, up to two fifths.'),
       ('rewritten', 'Edits that changed more than that: a weak sign that the answer failed.'),
-      ('restarts', 'Feedback of kind restart: the application saw its user begin anew. None is guessed.'),
+      ('restarts', 'Feedback of kind restart: the application saw its user begin anew. It is never guessed.'),
       ('corrections', 'Feedback of kind correction.'),
       ('measured', 'Edits of which draft and kept text are both known.'),
       ('others', 'Feedback of all other kinds.')) as own(name, meaning)
