@@ -296,7 +296,7 @@ begin
   return query execute format('select * from (%s) as compared where candidate_release = %L order by project, environment, version',
     flywheel._comparisons_sql(flywheel._slice_sql('_score_counts', since, until, validator, project, array[baseline, candidate], environment),
                               flywheel._slice_sql('_cell_counts', since, until, validator, project, array[baseline, candidate], environment),
-                              quote_literal(baseline) || '::text'), candidate);
+                              quote_nullable(baseline) || '::text'), candidate);
 end
 $function$;
 comment on function flywheel.compare_releases is

@@ -24,7 +24,7 @@ create or replace function flywheel._whole_number(given jsonb, smallest integer,
 language sql immutable parallel safe security invoker
 set search_path = pg_catalog, pg_temp
 as $function$
-  select case when jsonb_typeof(given) = 'number' then given::text::numeric between smallest and largest and given::text::numeric % 1 = 0 else false end
+  select case when jsonb_typeof(given) = 'number' and given::text ~ '^[0-9]{1,9}$' then given::text::integer between smallest and largest else false end
 $function$;
 comment on function flywheel._whole_number is 'Internal: whether a JSON value is a whole number in a range.';
 
@@ -49,8 +49,8 @@ as $function$
     when validator is not null and not exists (select from flywheel.validators where validators.name = validator) then format('there is no validator %s', validator)
     when definition ->> 'grain' not in ('minute', 'hour', 'day') then format('grain is %s, not minute, hour or day', definition ->> 'grain')
     when definition ->> 'storage' not in ('live', 'rollup', 'materialized') then format('storage is %s, not live, rollup or materialized', definition ->> 'storage')
-    when not flywheel._whole_number(definition -> 'days', 1, 3660) then format('days is %s, not a number from 1 to 3660', definition -> 'days')
-    when not flywheel._whole_number(definition -> 'refresh_seconds', 1, 864000) then format('refresh_seconds is %s, not a number from 1 to 864000', definition -> 'refresh_seconds')
+    when not flywheel._whole_number(definition -> 'days', 1, 3660) then format('days is %s, not a whole number from 1 to 3660', definition -> 'days')
+    when not flywheel._whole_number(definition -> 'refresh_seconds', 1, 864000) then format('refresh_seconds is %s, not a whole number from 1 to 864000', definition -> 'refresh_seconds')
     when jsonb_typeof(definition -> 'by') <> 'array' or definition -> 'by' @? '$[*] ? (@.type() != "string")' then format('by is %s, not a list of dimensions', definition -> 'by')
     when jsonb_typeof(definition -> 'where') <> 'object' then format('where is %s, not an object', definition -> 'where')
     else coalesce(

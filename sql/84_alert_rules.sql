@@ -91,6 +91,7 @@ as $function$
          when 'threshold' = any (keys) and whole ->> 'test' is distinct from 'change' and not whole ? 'threshold' then 'threshold is missing' end,
     flywheel._number_problem(whole, '', 'threshold', 0, case when whole ->> 'metric' like '%\_rate' or whole ->> 'metric' = 'budget_used' then 1 else 1000000000 end, false),
     case when whole ->> 'metric' = 'latency_p95' and whole -> 'threshold' = '0' then 'threshold is 0, not milliseconds' end,
+    case when jsonb_typeof(whole -> 'minimum_n') = 'number' and whole ->> 'minimum_n' like '%.%' then format('minimum_n is %s, not a whole number', whole -> 'minimum_n') end,
     flywheel._number_problem(whole, '', 'minimum_n', 0, 1000000000, true),
     flywheel._number_problem(whole, '', 'minimum_effect', 0, 1000000000, false),
     flywheel._number_problem(whole, '', 'alpha', 0.000001, 0.5, false))

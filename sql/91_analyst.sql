@@ -10,6 +10,7 @@ begin
            string_agg(quote_ident(attname), ', ' order by attnum) filter (where attname <> all (flywheel._content_columns())) as others
       from pg_catalog.pg_class as relations join pg_catalog.pg_attribute on attrelid = relations.oid
      where to_regrole('flywheel_analyst') is not null and relations.relnamespace = 'flywheel'::regnamespace and relations.relkind in ('r', 'p', 'v')
+       and relations.relname <> 'rollup_status'                    -- its attributes are names of dimensions
        and attnum > 0 and not attisdropped and has_column_privilege('flywheel_analyst', relations.oid, attname, 'select')
      group by relations.oid having bool_or(attname = any (flywheel._content_columns()))
   loop

@@ -5,8 +5,10 @@ from __future__ import annotations
 import random
 import uuid
 
+import pytest
+
 from tests.sql.drifting import cloud, days_ago, embedded
-from tests.sql.support import Connection, rows, value
+from tests.sql.support import Connection, refused, rows, value
 
 LONG = "".join(random.Random(1).choices([chr(code) for code in range(0x10000, 0x10FFF)], k=3000))
 
@@ -68,3 +70,25 @@ def test_a_long_span_that_went_elsewhere_leaves_no_difference(connection: Connec
     assert rows(connection, "select * from flywheel.verify_rollups()") == []
     connection.execute("select flywheel._fold()")
     assert value(connection, "select count(*) from flywheel._span_rollups") == 0
+
+
+@pytest.mark.parametrize("days", ["30.0", "1e400", "-1", '"30"'])
+def test_days_of_a_metric_that_are_no_whole_number_are_refused_in_words(connection: Connection, days: str) -> None:
+    said = refused(connection, "select flywheel.define_metric('m', %s)", [f'{{"measure": "requests", "days": {days}}}'])
+    assert "not a whole number from 1 to 3660" in str(said.message_primary)
+
+
+def test_a_rule_is_refused_that_could_not_be_evaluated(connection: Connection) -> None:
+    rule = '{"metric": "error_rate", "threshold": 0.1, "minimum_n": 30.0}'
+    said = refused(connection, "select flywheel.set_alert_rule('errors', %s)", [rule])
+    assert "minimum_n is 30.0, not a whole number" in str(said.message_primary)
+
+
+def test_an_unknown_release_is_compared_with_nothing(connection: Connection) -> None:
+    assert rows(connection, "select * from flywheel.compare_releases('polite', null, 'r2')") == []
+
+
+def test_an_analyst_reads_all_of_the_status_of_rollups(connection: Connection) -> None:
+    with connection.transaction():
+        connection.execute("set local role flywheel_analyst")
+        assert len(rows(connection, "select * from flywheel.rollup_status")) == 1
