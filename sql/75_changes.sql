@@ -1,17 +1,13 @@
 -- Changes: what is written of spans, scores and labels is noted in the same statement. Nothing is joined or added up
 -- here: writers do not see each other's rows, so whoever joins must do it later, in one snapshot.
--- A score of code has none of five amounts: together in one array, which is then null, they make the row a tenth shorter.
 
 create or replace function flywheel._note_new_scores() returns trigger
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 begin
-  insert into flywheel._score_changes (span_id, version_id, started_at, revision, sign, passed, unscored_reason, amounts)
-  select span_id, version_id, started_at, revision, 1, passed, unscored_reason,
-         case when coalesce(value, cost_usd, latency_ms, input_tokens, output_tokens) is not null
-              then array[value, cost_usd, latency_ms, input_tokens, output_tokens] end
-    from new_scores;
+  insert into flywheel._score_changes (span_id, version_id, started_at, value, cost_usd, latency_ms, revision, input_tokens, output_tokens, sign, passed, unscored_reason)
+  select span_id, version_id, started_at, value, cost_usd, latency_ms, revision, input_tokens, output_tokens, 1, passed, unscored_reason from new_scores;
   return null;
 end
 $function$;
@@ -22,16 +18,10 @@ language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 begin
-  insert into flywheel._score_changes (span_id, version_id, started_at, revision, sign, passed, unscored_reason, amounts)
-  select span_id, version_id, started_at, revision, -1, passed, unscored_reason,
-         case when coalesce(value, cost_usd, latency_ms, input_tokens, output_tokens) is not null
-              then array[value, cost_usd, latency_ms, input_tokens, output_tokens] end
-    from old_scores
+  insert into flywheel._score_changes (span_id, version_id, started_at, value, cost_usd, latency_ms, revision, input_tokens, output_tokens, sign, passed, unscored_reason)
+  select span_id, version_id, started_at, value, cost_usd, latency_ms, revision, input_tokens, output_tokens, -1, passed, unscored_reason from old_scores
    union all
-  select span_id, version_id, started_at, revision, 1, passed, unscored_reason,
-         case when coalesce(value, cost_usd, latency_ms, input_tokens, output_tokens) is not null
-              then array[value, cost_usd, latency_ms, input_tokens, output_tokens] end
-    from new_scores;
+  select span_id, version_id, started_at, value, cost_usd, latency_ms, revision, input_tokens, output_tokens, 1, passed, unscored_reason from new_scores;
   return null;
 end
 $function$;
@@ -42,11 +32,8 @@ language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 begin
-  insert into flywheel._score_changes (span_id, version_id, started_at, revision, sign, passed, unscored_reason, amounts)
-  select span_id, version_id, started_at, revision, -1, passed, unscored_reason,
-         case when coalesce(value, cost_usd, latency_ms, input_tokens, output_tokens) is not null
-              then array[value, cost_usd, latency_ms, input_tokens, output_tokens] end
-    from old_scores;
+  insert into flywheel._score_changes (span_id, version_id, started_at, value, cost_usd, latency_ms, revision, input_tokens, output_tokens, sign, passed, unscored_reason)
+  select span_id, version_id, started_at, value, cost_usd, latency_ms, revision, input_tokens, output_tokens, -1, passed, unscored_reason from old_scores;
   return null;
 end
 $function$;

@@ -15,8 +15,8 @@ begin atomic
   select changes.sign::integer as sign, changes.version_id, changes.started_at, spans.project, spans.environment, spans.release, spans.node, spans.node_kind, spans.parent_span_id is null as root,
          flywheel._attribute_1(spans.attributes, spans.model, spans.provider) as attribute_1, flywheel._attribute_2(spans.attributes, spans.model, spans.provider) as attribute_2,
          flywheel._attribute_3(spans.attributes, spans.model, spans.provider) as attribute_3,
-         changes.passed, changes.unscored_reason, changes.amounts[1] as value, flywheel._summable(changes.amounts[2]) as cost_usd,
-         changes.amounts[4]::bigint as input_tokens, changes.amounts[5]::bigint as output_tokens, flywheel._summable(changes.amounts[3]) as latency_ms
+         changes.passed, changes.unscored_reason, changes.value, flywheel._summable(changes.cost_usd) as cost_usd, changes.input_tokens::bigint as input_tokens, changes.output_tokens::bigint as output_tokens,
+         flywheel._summable(changes.latency_ms) as latency_ms
     from flywheel._score_changes as changes
    cross join lateral (select * from flywheel.spans as held
                         where (held.span_id, held.started_at, held.revision) = (changes.span_id, changes.started_at, changes.revision)
@@ -32,8 +32,8 @@ begin atomic
                           and held.started_at >= since and held.started_at <= last offset 0) as scores
    union all
   select -changes.sign::integer * moves.sign as sign, changes.version_id, changes.started_at, moves.project, moves.environment, moves.release, moves.node, moves.node_kind, moves.root, moves.attribute_1, moves.attribute_2, moves.attribute_3,
-         changes.passed, changes.unscored_reason, changes.amounts[1] as value, flywheel._summable(changes.amounts[2]) as cost_usd,
-         changes.amounts[4]::bigint as input_tokens, changes.amounts[5]::bigint as output_tokens, flywheel._summable(changes.amounts[3]) as latency_ms
+         changes.passed, changes.unscored_reason, changes.value, flywheel._summable(changes.cost_usd) as cost_usd, changes.input_tokens::bigint as input_tokens, changes.output_tokens::bigint as output_tokens,
+         flywheel._summable(changes.latency_ms) as latency_ms
     from flywheel._score_changes as changes
    cross join lateral (select * from flywheel._span_changes as held
                         where (held.span_id, held.started_at, held.revision) = (changes.span_id, changes.started_at, changes.revision) offset 0) as moves

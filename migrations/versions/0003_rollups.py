@@ -48,11 +48,15 @@ CHANGES = [
       span_id uuid not null,
       version_id uuid not null,
       started_at timestamptz not null,
+      value double precision,
+      cost_usd double precision,
+      latency_ms double precision,
       revision integer not null,
+      input_tokens integer,
+      output_tokens integer,
       sign smallint not null,
       passed boolean,
-      unscored_reason text,
-      amounts double precision[]
+      unscored_reason text
     ) {HOT}
     """,
     f"""
@@ -277,11 +281,15 @@ COLUMN_COMMENTS = {
         "span_id": "Span of the score.",
         "version_id": "Version that gave it.",
         "started_at": "Start of the span.",
+        "value": "Its value; null = none.",
+        "cost_usd": "Its cost; null = unknown or free.",
+        "latency_ms": "Time it took; null = unknown.",
         "revision": "Revision it is about.",
+        "input_tokens": "Tokens read for it; null = unknown.",
+        "output_tokens": "Tokens written for it; null = unknown.",
         "sign": "1 written, -1 taken away.",
         "passed": "Its verdict; null = unscored.",
         "unscored_reason": "Why there is no verdict.",
-        "amounts": "Its value, cost_usd, latency_ms, input_tokens and output_tokens; null = it has none of them.",
     },
     "_span_changes": {
         "span_id": "The span.",
