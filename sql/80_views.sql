@@ -12,7 +12,7 @@ create or replace view flywheel.trace_summary as
          min(started_at) as started_at, max(ended_at) as ended_at,
          extract(epoch from max(ended_at) - min(started_at))::double precision * 1000 as duration_ms,
          count(*) as spans, count(*) filter (where status = 'error') as errors,
-         sum(input_tokens) as input_tokens, sum(output_tokens) as output_tokens, sum(cost_usd) as cost_usd,
+         sum(input_tokens) as input_tokens, sum(output_tokens) as output_tokens, sum(cost_usd) filter (where cost_usd < 1e15) as cost_usd,
          bool_or(parent_span_id is null) as has_root
     from flywheel.spans
    group by trace_id;

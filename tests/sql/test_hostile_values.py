@@ -92,3 +92,10 @@ def test_an_analyst_reads_all_of_the_status_of_rollups(connection: Connection) -
     with connection.transaction():
         connection.execute("set local role flywheel_analyst")
         assert len(rows(connection, "select * from flywheel.rollup_status")) == 1
+
+
+def test_costs_that_cannot_be_added_up_break_no_summary_of_traces(connection: Connection) -> None:
+    trace = uuid.uuid4()
+    for cost in (1e308, 1e308, float("nan"), float("inf"), 0.25):
+        connection.execute("insert into flywheel.spans (trace_id, cost_usd) values (%s, %s)", [trace, cost])
+    assert rows(connection, "select spans, cost_usd from flywheel.trace_summary") == [(5, 0.25)]
