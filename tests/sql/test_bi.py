@@ -33,9 +33,9 @@ CONTENT = "select view.name from (select unnest(flywheel._content_columns())) as
 
 @pytest.fixture
 def login(connection: Connection) -> Iterator[str]:
-    """A new login's name; it is dropped with the test."""
+    """A new login's name, which is its password too; it is dropped with the test."""
     name = f"analyst_{uuid.uuid4().hex[:12]}"
-    connection.execute(f"create role {name} login".encode())
+    connection.execute(f"create role {name} login password '{name}'".encode())
     yield name
     connection.execute(f"drop owned by {name}; drop role {name}".encode())
 
@@ -141,7 +141,7 @@ def test_a_member_of_the_role_that_logs_in_is_read_only_and_limited(
     connection: Connection, dsn: str, login: str
 ) -> None:
     connection.execute("select flywheel.make_analyst(%s, interval '200 milliseconds')", [login])
-    with psycopg.connect(make_conninfo(dsn, user=login), autocommit=True) as session:
+    with psycopg.connect(make_conninfo(dsn, user=login, password=login), autocommit=True) as session:
         assert value(session, "show statement_timeout") == "200ms"
         assert refused(session, "select pg_sleep(20)").sqlstate == "57014"
         assert refused(session, "create temporary table kept (n integer)").sqlstate == "25006"
@@ -153,10 +153,10 @@ def test_a_member_of_the_role_that_logs_in_is_read_only_and_limited(
 def test_the_limit_holds_in_this_database_only_and_can_be_changed(connection: Connection, dsn: str, login: str) -> None:
     connection.execute("select flywheel.make_analyst(%s, '1 minute')", [login])
     connection.execute("select flywheel.make_analyst(%s)", [login])
-    with psycopg.connect(make_conninfo(dsn, user=login)) as session:
+    with psycopg.connect(make_conninfo(dsn, user=login, password=login)) as session:
         assert value(session, "show statement_timeout") == "30s"
         assert value(session, "show idle_in_transaction_session_timeout") == "5min"
-    with psycopg.connect(make_conninfo(dsn, user=login, dbname="postgres")) as session:
+    with psycopg.connect(make_conninfo(dsn, user=login, password=login, dbname="postgres")) as session:
         assert value(session, "show statement_timeout") == "0"
 
 
@@ -167,10 +167,10 @@ def test_whoever_may_make_logins_needs_no_superuser_to_make_an_analyst(
     connection.execute(f"grant usage on schema flywheel to {login}".encode())
     connection.execute(f"grant execute on function flywheel.make_analyst to {login}".encode())
     made = f"{login}_made"
-    with psycopg.connect(make_conninfo(dsn, user=login), autocommit=True) as session:
-        session.execute(f"create role {made} login".encode())
+    with psycopg.connect(make_conninfo(dsn, user=login, password=login), autocommit=True) as session:
+        session.execute(f"create role {made} login password '{made}'".encode())
         session.execute("select flywheel.make_analyst(%s, '5 seconds')", [made])
-    with psycopg.connect(make_conninfo(dsn, user=made)) as session:
+    with psycopg.connect(make_conninfo(dsn, user=made, password=made)) as session:
         assert value(session, "show statement_timeout") == "5s"
         assert value(session, "select count(*) from flywheel_bi.scores") == 0
     connection.execute(f"drop owned by {made}; drop role {made}".encode())
