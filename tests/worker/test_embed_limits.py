@@ -172,7 +172,7 @@ def test_what_is_put_off_half_done_is_not_paid_for_twice(
 ) -> None:
     monkeypatch.setattr("pgflywheel.judge.embed.endpoint.MOST_TEXTS", 2)
     set_setting(connection, "max_attempts", 1)
-    fake.set(mix={"rate_limited": 0.4}, retry_after=0.1)
+    fake.set(first=[None, "rate_limited", None, "rate_limited"], retry_after=0.1)
     provide(connection, fake)
     for number in range(9):
         example(connection, question, f"answer {number}")

@@ -92,30 +92,31 @@ class Sentinels:
         return True
 
     async def _verdicts(self, version: Version, subjects: list[Subject]) -> list[dict[str, Any]]:
-        """Return a row for each sentinel; the first that cannot be had ends the others."""
+        """Return a row for each sentinel; after the first that cannot be had no call begins, those begun are settled."""
         definition = JudgeDefinition.of(version.validator, version.definition)
         shown = await self.shots.of(self.site.lease.worker_id, version.version_id, definition, subjects)
         hands = asyncio.Semaphore(AT_A_TIME)
         case = Asking(self.site, version.version_id, definition, self.ladder, hands)
         work = [case.about(each, shots) for each, shots in zip(subjects, shown, strict=True)]
-        tasks = [asyncio.ensure_future(each) for each in work]
-        try:
-            return list(await asyncio.gather(*tasks))
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+        rows = await asyncio.gather(*work, return_exceptions=True)
+        if case.refusal is not None:
+            raise case.refusal
+        return [row for row in rows if not isinstance(row, BaseException)]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Asking:
-    """A judge version that is asked about items without writing scores."""
+    """A judge version that is asked about items without writing scores.
+
+    What cannot be had ends the asking: no further call begins. Calls that were begun are waited for, as they are paid.
+    """
 
     site: Site
     version_id: UUID
     definition: JudgeDefinition
     ladder: Ladder
     hands: asyncio.Semaphore
+    refusal: Exception | None = None
 
     async def about(self, subject: Subject, shots: tuple[Shot, ...]) -> dict[str, Any]:
         """Return the row of one sentinel."""
@@ -128,6 +129,9 @@ class Asking:
                 judgement = combine(votes)
             except TemplateFailed as error:
                 judgement = unscored("raised", str(error))
+            except Exception as error:
+                self.refusal = self.refusal or error
+                raise
         costs = [each.cost_usd for each in bill]
         return {
             "sentinel_id": subject.fence,
@@ -173,6 +177,8 @@ class Asking:
 
     async def _call(self, item: Item, prompt: Prompt) -> Answered:
         """Make a call within the limits and budgets all workers share, and record it."""
+        if self.refusal is not None:
+            raise self.refusal
         endpoint = await self._endpoint(prompt.provider)
         of_test = {"fence": None, "version_id": self.version_id, "attempt": 1, "purpose": "test"}
         call = announced(prompt, item) | of_test
