@@ -1,48 +1,4 @@
--- Labels: what people say of a span, and what they say it should have been. Both copy what they need: they outlive their span.
-
--- _group_key: what must not be cut by a split: rows of one conversation resemble each other.
-create or replace function flywheel._group_key(span flywheel.spans) returns text
-language sql immutable security invoker parallel safe
-begin atomic
-  select coalesce(nullif(span.attributes ->> 'group_key', ''), nullif(span.session_id, ''), span.trace_id::text);
-end;
-comment on function flywheel._group_key is 'Internal: the group of a span: attributes ->> group_key, else its session, else its trace.';
-
--- _split: by hash, so that a group keeps its split for good and labels to come fall where their group is.
-create or replace function flywheel._split(group_key text) returns text
-language sql stable security definer
-set search_path = pg_catalog, pg_temp
-as $function$
-  select case when drawn.bucket < cut.train then 'train' when drawn.bucket < cut.train + cut.dev then 'dev' else 'test' end
-    from (select max(value #>> '{}') filter (where name = 'split_salt'),
-                 max((value #>> '{}')::integer) filter (where name = 'split_train_percent'),
-                 max((value #>> '{}')::integer) filter (where name = 'split_dev_percent')
-            from flywheel.settings where name in ('split_salt', 'split_train_percent', 'split_dev_percent')) as cut(salt, train, dev)
-   cross join lateral (select ('x' || left(md5(cut.salt || _split.group_key), 8))::bit(32)::bigint % 100) as drawn(bucket)
-$function$;
-comment on function flywheel._split(text) is 'Internal: train, dev or test, by a hash of the group and settings.split_salt.';
-
-create or replace function flywheel._item_text(target text, input text, output text) returns text
-language sql immutable security invoker parallel safe
-begin atomic
-  select case target when 'input' then input else concat_ws(E'\n\n', input, output) end;
-end;
-comment on function flywheel._item_text is 'Internal: what is judged, as one text: the input, or input and output.';
-
--- _hash01: as hash01(), which a later file makes.
-create or replace function flywheel._hash01(id uuid, salt text) returns double precision
-language sql immutable strict parallel safe security invoker
-begin atomic
-  select (uuid_hash_extended(id, hashtextextended(salt collate "C", 0)) & 9007199254740991) / 9007199254740992::double precision;
-end;
-comment on function flywheel._hash01 is 'Internal: a number in [0, 1) that is always the same for an id and a salt.';
-
-create or replace function flywheel._filled(words text) returns text
-language sql immutable security invoker parallel safe
-begin atomic
-  select nullif(btrim(words, E' \t\r\n'), '');
-end;
-comment on function flywheel._filled is 'Internal: words without the space around them; null when there are none.';
+-- Labels: what people say of a span. They copy what they need: they outlive their span.
 
 create or replace function flywheel._refuse_label(problem text, hint text, detail text default null) returns void
 language plpgsql volatile security invoker
@@ -92,40 +48,6 @@ as $function$
 $function$;
 comment on function flywheel._lock_subject is 'Internal: hold what is said of a span under a question until the end of the transaction.';
 
-create or replace view flywheel.current_labels as
-  select labels.span_id, labels.started_at, labels.revision, labels.trace_id, labels.project, validators.name as validator, labels.validator_id,
-         labels.version_id, labels.label_id, labels.annotator, labels.annotator_kind, labels.passed, labels.critique, labels.blind,
-         labels.adjudicated, labels.lane, labels.incl_prob, labels.stratum, labels.split, labels.group_key, labels.supersedes, labels.labelled_at
-    from flywheel.labels join flywheel.validators using (validator_id)
-   where not labels.withdrawn
-     and not exists (select from flywheel.labels as later where later.supersedes = labels.label_id);
-comment on view flywheel.current_labels is
-  'What each annotator says now of each revision of a span: neither replaced nor withdrawn. Kind judge = provisional, which no number counts.';
-
-create or replace view flywheel.gold_labels as
-  select said.validator, said.validator_id, said.span_id, said.started_at, said.revision, said.trace_id, said.project, said.passed,
-         case said.passed when true then said.critique_of_pass when false then said.critique_of_fail end as critique,
-         said.lane, greatest(said.incl_prob, case said.lane when 'estimation' then items.incl_prob end) as incl_prob,
-         case said.lane when 'estimation' then coalesce(items.stratum, said.stratum) end as stratum,
-         said.split, said.group_key, said.reviewers, said.passed is null as disputed, said.labelled_at, said.annotators, said.blind
-    from (
-      select validator, validator_id, span_id, started_at, revision, min(trace_id::text)::uuid as trace_id, min(project) as project,
-             coalesce((array_agg(passed order by labelled_at desc, label_id desc) filter (where adjudicated))[1],
-                      case when bool_and(passed) = bool_or(passed) then bool_and(passed) end) as passed,
-             (array_agg(critique order by adjudicated desc, labelled_at desc) filter (where passed and critique <> ''))[1] as critique_of_pass,
-             (array_agg(critique order by adjudicated desc, labelled_at desc) filter (where not passed and critique <> ''))[1] as critique_of_fail,
-             min(lane) as lane, max(incl_prob) as incl_prob, max(stratum) as stratum,        -- estimation comes before triage
-             (array_agg(split order by labelled_at desc))[1] as split, (array_agg(group_key order by labelled_at desc))[1] as group_key,
-             count(*)::integer as reviewers, max(labelled_at) as labelled_at, array_agg(annotator order by labelled_at) as annotators,
-             bool_and(blind) as blind
-        from flywheel.current_labels where annotator_kind = 'human'
-       group by validator, validator_id, span_id, started_at, revision) as said
-    left join flywheel._label_items as items
-      on (items.validator_id, items.span_id, items.revision, items.started_at, items.lane)
-       = (said.validator_id, said.span_id, said.revision, said.started_at, 'estimation');
-comment on view flywheel.gold_labels is
-  'What people hold true of a revision of a span: all reviewers agree, or one settled it. passed null and disputed true while they differ.';
-
 -- _add_label: the one insert. Whoever labels again replaces their own label and stays in the draw it came from.
 -- An old snapshot does not show what was said since it was taken, so two people would differ and nobody would know.
 create or replace function flywheel._add_label(said flywheel.labels) returns uuid
@@ -148,7 +70,7 @@ begin
       'Begin with: set transaction isolation level read committed.', 'It would not see what others said of the span meanwhile.');
   end if;
   select labels.* into own
-    from flywheel.current_labels as mine join flywheel.labels using (label_id)
+    from flywheel._current_labels as mine join flywheel.labels using (label_id)
    where (mine.validator_id, mine.span_id, mine.revision, mine.annotator, mine.annotator_kind)
        = (said.validator_id, said.span_id, said.revision, said.annotator, said.annotator_kind)
    order by mine.label_id desc limit 1;
@@ -246,7 +168,7 @@ begin
                  count(labels.label_id) filter (where every.lane = 'triage' or labels.lane = 'estimation') >= every.wanted as complete,
                  count(distinct labels.passed) > 1 and not coalesce(bool_or(labels.adjudicated), false) as disputed
             from flywheel._label_items as every
-            left join flywheel.current_labels as labels
+            left join flywheel._current_labels as labels
               on (labels.validator_id, labels.span_id, labels.revision, labels.annotator_kind)
                = (every.validator_id, every.span_id, every.revision, 'human')
            where (every.validator_id, every.span_id, every.revision) = (_settle_items.validator_id, _settle_items.span_id, _settle_items.revision)
@@ -310,7 +232,7 @@ begin
   elsif own.annotator <> _own_label.annotator then
     perform flywheel._refuse_label(format('label %s is by %s, not by %s', own.label_id, own.annotator, _own_label.annotator),
       'Record a label of your own; where two people differ a third one settles it.');
-  elsif own.withdrawn or not exists (select from flywheel.current_labels as current where current.label_id = own.label_id) then
+  elsif own.withdrawn or not exists (select from flywheel._current_labels as current where current.label_id = own.label_id) then
     perform flywheel._refuse_label(format('label %s was replaced or withdrawn already', own.label_id), 'Change the current one: select * from flywheel.current_labels.');
   end if;
   return own;
@@ -353,71 +275,10 @@ end
 $function$;
 comment on function flywheel.withdraw_label is 'Take a label of one''s own back; its item waits for a reviewer again. Returns the id of the record of it.';
 
-create or replace function flywheel.record_fix(span_id uuid, output text, annotator text, validator text default null,
-  wrong text default null, why text default null)
-returns uuid
-language plpgsql volatile security definer
-set search_path = pg_catalog, pg_temp
-as $function$
-declare
-  span flywheel.spans := flywheel._labelled_span(record_fix.span_id);
-  made uuid := flywheel.new_id();
-  asked uuid;
-begin
-  if record_fix.validator is not null then
-    select question.validator_id into asked from flywheel._question(record_fix.validator) as question;
-  end if;
-  perform flywheel._lock_subject(asked, span.span_id);      -- of two fixes at once, one is the newer
-  if flywheel._filled(record_fix.annotator) is null then
-    perform flywheel._refuse_label('a fix has no annotator', 'Name who says it.');
-  elsif flywheel._filled(record_fix.output) is null then
-    perform flywheel._refuse_label('a fix has no output', 'Give the whole text that the output should have been.');
-  elsif record_fix.output = span.output then
-    perform flywheel._refuse_label(format('the fix of span %s is what its output says already', span.span_id), 'Nothing to fix: record a label that says pass.');
-  end if;
-  insert into flywheel.fixes (fix_id, validator_id, span_id, started_at, revision, trace_id, project, annotator, output, wrong, why, group_key, split)
-  values (made, asked, span.span_id, span.started_at, span.revision, span.trace_id, span.project, record_fix.annotator, record_fix.output,
-          flywheel._filled(record_fix.wrong), flywheel._filled(record_fix.why), flywheel._group_key(span), flywheel._split(flywheel._group_key(span)));
-  return made;
-end
-$function$;
-comment on function flywheel.record_fix is
-  'Say what the output of a span should have been, what was wrong and why; validator = the question it failed, null = none in particular. Returns the fix''s id.';
-
-do $block$
-declare
-  said record;
-begin
-  for said in
-    select format('comment on column %s.%I is %L', shown.attrelid::regclass, shown.attname,
-             coalesce(own.meaning, pg_catalog.col_description('flywheel.labels'::regclass, held.attnum))) as statement
-      from pg_catalog.pg_attribute as shown
-      left join pg_catalog.pg_attribute as held on held.attrelid = 'flywheel.labels'::regclass and held.attname = shown.attname
-      left join (values
-        ('validator', 'Name of the validator.'),
-        ('critique', 'Why, in the words of whoever said so last.'),
-        ('lane', 'estimation if one of the labels is of a draw, else triage.'),
-        ('incl_prob', 'Probability that some draw took the span; null in triage.'),
-        ('blind', 'Whether no reviewer had seen a judge''s verdict.'),
-        ('reviewers', 'How many people have labelled it.'),
-        ('annotators', 'Who they are.'),
-        ('disputed', 'Whether they differ and nobody has settled it.'),
-        ('labelled_at', 'When the last of them did.')) as own(name, meaning)
-        on own.name = shown.attname and (own.name = 'validator' or shown.attrelid = 'flywheel.gold_labels'::regclass)
-     where shown.attrelid in ('flywheel.current_labels'::regclass, 'flywheel.gold_labels'::regclass) and shown.attnum > 0
-  loop
-    execute said.statement;
-  end loop;
-end
-$block$;
-
 select flywheel._grant(role, privilege)
   from unnest(array['flywheel_reviewer', 'flywheel_admin']) as role
  cross join unnest(array[
    'execute on function flywheel.record_label(uuid, text, boolean, text, text, boolean, uuid)',
    'execute on function flywheel.relabel(uuid, boolean, text, text)',
    'execute on function flywheel.withdraw_label(uuid, text)',
-   'execute on function flywheel.record_fix(uuid, text, text, text, text, text)',
    'execute on function flywheel.new_id()']) as privilege;
-select flywheel._grant(role, 'select on flywheel.current_labels, flywheel.gold_labels')
-  from unnest(array['flywheel_reviewer', 'flywheel_analyst', 'flywheel_worker', 'flywheel_admin']) as role;

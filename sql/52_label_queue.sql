@@ -6,7 +6,7 @@ language sql stable security definer
 set search_path = pg_catalog, pg_temp
 as $function$
   select case when item.adjudication then 1 else item.wanted - (
-           select count(*) from flywheel.current_labels as labels
+           select count(*) from flywheel._current_labels as labels
             where (labels.validator_id, labels.span_id, labels.revision, labels.annotator_kind) = (item.validator_id, item.span_id, item.revision, 'human')
               and (item.lane = 'triage' or labels.lane = 'estimation')) end
        - (select count(*) from flywheel._label_claims as claims
@@ -24,7 +24,7 @@ as $function$
             where (claims.item_id, claims.reviewer) = (item.item_id, _may_review.reviewer)
               and (claims.state = 'leased' or claims.state = 'deferred' and claims.changed_at > now() - make_interval(secs => flywheel._setting('label_lease_seconds'))))
      and not exists (
-           select from flywheel.current_labels as labels
+           select from flywheel._current_labels as labels
             where (labels.validator_id, labels.span_id, labels.revision, labels.annotator, labels.annotator_kind)
                 = (item.validator_id, item.span_id, item.revision, _may_review.reviewer, 'human')
               and (item.lane = 'triage' or item.adjudication or labels.lane = 'estimation'))
@@ -170,7 +170,7 @@ declare
   last flywheel.labels;
 begin
   select labels.* into last
-    from flywheel.current_labels as current join flywheel.labels using (label_id)
+    from flywheel._current_labels as current join flywheel.labels using (label_id)
    where current.annotator = undo_label.reviewer and current.annotator_kind = 'human' and current.labelled_at > now() - interval '1 hour'
    order by current.labelled_at desc, label_id desc limit 1;
   if last.label_id is null then
@@ -219,7 +219,7 @@ create or replace view flywheel.label_stats as
   select validators.name as validator, coalesce(said.labelled, 0) as labelled, coalesce(said.passed, 0) as passed, coalesce(said.failed, 0) as failed,
          coalesce(said.disputed, 0) as disputed, coalesce(said.estimation, 0) as estimation, coalesce(said.triage, 0) as triage,
          coalesce(said.train, 0) as train, coalesce(said.dev, 0) as dev, coalesce(said.test, 0) as test,
-         (select count(*) from flywheel.current_labels as proposed
+         (select count(*) from flywheel._current_labels as proposed
            where proposed.validator_id = validators.validator_id and proposed.annotator_kind = 'judge') as provisional,
          (select count(*) from flywheel.fixes where fixes.validator_id = validators.validator_id) as fixes,
          (select count(*) from flywheel._label_items as items

@@ -51,9 +51,9 @@ begin
     perform flywheel._refuse_label(format('there is no provisional label %s', _decide_label.label_id), 'Make some: select flywheel.propose_labels(validator).');
   end if;
   perform flywheel._lock_subject(said.validator_id, said.span_id);
-  if not exists (select from flywheel.current_labels as current where current.label_id = said.label_id) then
+  if not exists (select from flywheel._current_labels as current where current.label_id = said.label_id) then
     perform flywheel._refuse_label(format('provisional label %s was decided already', said.label_id), 'Record a label of your own with record_label().');
-  elsif exists (select from flywheel.current_labels as own
+  elsif exists (select from flywheel._current_labels as own
                  where (own.validator_id, own.span_id, own.revision, own.annotator, own.annotator_kind)
                      = (said.validator_id, said.span_id, said.revision, _decide_label.annotator, 'human')) then
     perform flywheel._refuse_label(format('%s has labelled span %s already', _decide_label.annotator, said.span_id), 'Change that label with relabel().');
@@ -88,7 +88,7 @@ $function$;
 comment on function flywheel.overturn_label is
   'Say that a provisional label is wrong: the opposite verdict becomes a label of the annotator''s, not blind; a fail needs a critique. Returns the new label''s id.';
 
--- label_verdicts: what judges said is told to whoever has said something themselves.
+-- label_verdicts: what judges said is told to whoever has said something themselves. Who acts is the role that was set, if one was.
 create or replace function flywheel.label_verdicts(label_id uuid)
 returns table (validator text, version integer, passed boolean, confidence double precision, critique text, unscored_reason text)
 language sql stable security definer
@@ -100,9 +100,10 @@ as $function$
     join flywheel.validator_versions as versions on versions.version_id = scores.version_id and flywheel._question_of(versions) = labels.validator_id
     join flywheel.validators on validators.validator_id = versions.validator_id
    where labels.label_id = label_verdicts.label_id
+     and (labels.recorded_by = session_user or flywheel._sees_verdicts(coalesce(nullif(current_setting('role'), 'none'), session_user)::name))
    order by scores.scored_at desc, versions.version desc
 $function$;
-comment on function flywheel.label_verdicts is 'What the versions of a validator say of the revision a label is of, the newest verdict first: to be shown once the label is saved.';
+comment on function flywheel.label_verdicts is 'What the versions of a validator say of the revision a label is of, the newest verdict first: to be shown once the label is saved. Nothing of a label that another login recorded, unless the reader is an analyst too.';
 
 -- _imported_label: a span that is gone is replaced by what the line says of it.
 create or replace function flywheel._imported_label(line jsonb) returns flywheel.labels
@@ -146,7 +147,7 @@ declare
 begin
   perform flywheel._lock_subject(given.validator_id, given.span_id);
   if exists (select from flywheel.labels where labels.label_id = given.label_id)
-     or exists (select from flywheel.current_labels as current
+     or exists (select from flywheel._current_labels as current
                  where (current.validator_id, current.span_id, current.revision, current.annotator, current.annotator_kind, current.passed)
                      = (given.validator_id, given.span_id, given.revision, given.annotator, given.annotator_kind, given.passed)
                    and current.critique is not distinct from flywheel._filled(given.critique)) then

@@ -250,6 +250,7 @@ select flywheel._grant('flywheel_admin', 'execute on function ' || act.oid::regp
   from pg_catalog.pg_proc as act
  where act.pronamespace = 'flywheel'::regnamespace
    and act.proname in ('set_example_policy', 'sign_example', 'release_example', 'revoke_example', 'example_uses', 'freeze_shots');
-select flywheel._grant(role, 'select on flywheel.examples, flywheel.sign_offs, flywheel.shot_sets, flywheel.example_policies')
+select flywheel._grant(role, 'select on flywheel.sign_offs, flywheel.shot_sets, flywheel.example_policies')
   from unnest(array['flywheel_admin', 'flywheel_reviewer']) as role;
+select flywheel._grant('flywheel_admin', 'select on flywheel.examples');
 select flywheel._grant('flywheel_reviewer', 'execute on function flywheel.sign_example(uuid, text, text)');

@@ -11,7 +11,7 @@ create or replace view flywheel._judged_labels as
      where versions.kind in ('judge', 'neighbours')
   ), questions as materialized (
     select gold.validator_id, count(*) filter (where gold.split in ('dev', 'test')) < 60 as few
-      from flywheel.gold_labels as gold where gold.passed is not null group by gold.validator_id
+      from flywheel._gold_labels as gold where gold.passed is not null group by gold.validator_id
   )
   select judges.name as validator, judges.version, judges.version_id, judges.status, judges.question_id,
          gold.span_id, gold.started_at, gold.revision, gold.trace_id,
@@ -20,8 +20,8 @@ create or replace view flywheel._judged_labels as
          questions.few or gold.split <> 'test' as visible,
          scores.passed as judge_passed, gold.passed as human_passed, scores.value, scores.confidence,
          scores.critique as judge_critique, gold.critique as human_critique, scores.unscored_reason,
-         scores.cost_usd, scores.latency_ms, scores.scored_at, gold.labelled_at
-    from flywheel.gold_labels as gold
+         scores.cost_usd, scores.latency_ms, scores.scored_at, gold.labelled_at, gold.own
+    from flywheel._gold_labels as gold
     join questions using (validator_id)
     join judges on judges.question_id = gold.validator_id
     join flywheel.spans on (spans.span_id, spans.started_at) = (gold.span_id, gold.started_at)  -- before scores, as purge() locks them
@@ -30,14 +30,15 @@ create or replace view flywheel._judged_labels as
    where gold.passed is not null;
 comment on view flywheel._judged_labels is 'Internal: what people and judges said of the same span, the test split too.';
 
-create or replace view flywheel.judged_labels as
+-- A reviewer finds no verdict on a span that somebody else has labelled: it may be theirs to label next.
+create or replace view flywheel.judged_labels with (security_barrier) as
   select validator, version, version_id, span_id, started_at, revision, trace_id, project, environment, release, node, split, group_key,
          lane, incl_prob, stratum, judge_passed, human_passed, value, confidence, judge_critique, human_critique, unscored_reason,
          cost_usd, latency_ms, scored_at, labelled_at
     from flywheel._judged_labels
-   where visible;
+   where visible and (own or (select flywheel._sees_verdicts(current_user)));
 comment on view flywheel.judged_labels is
-  'What people and judges said of the same span: one row for each label and judge version of its question. Labels of the test split are left out once there are 60 to hold out.';
+  'What people and judges said of the same span: one row for each label and judge version of its question. Labels of the test split are left out once there are 60 to hold out. Reviewers see those they recorded.';
 
 -- _alignment: grouped by split; by whether it may be seen, which is split all; and by project and node of what may be seen.
 create or replace view flywheel._alignment as
@@ -84,7 +85,7 @@ create or replace view flywheel.alignment_slices as
 comment on view flywheel.alignment_slices is 'The same as alignment, over all that may be seen, for each project and node.';
 
 -- judge_disagreements: settled once a person has labelled the span again in sight of the verdict, or has corrected a label.
-create or replace view flywheel.judge_disagreements as
+create or replace view flywheel.judge_disagreements with (security_barrier) as
   select judged.validator, judged.version, case when judged.judge_passed then 'false_pass' else 'false_fail' end as kind,
          judged.span_id, judged.started_at, judged.revision, judged.project, judged.node, judged.split, judged.confidence,
          judged.judge_critique, judged.human_critique, judged.scored_at, judged.labelled_at,
@@ -93,9 +94,9 @@ create or replace view flywheel.judge_disagreements as
                     and labels.annotator_kind = 'human' and not labels.withdrawn
                     and labels.labelled_at > judged.scored_at and (not labels.blind or labels.supersedes is not null)) as reviewed
     from flywheel._judged_labels as judged
-   where judged.visible and judged.judge_passed <> judged.human_passed;
+   where judged.visible and judged.judge_passed <> judged.human_passed and (judged.own or (select flywheel._sees_verdicts(current_user)));
 comment on view flywheel.judge_disagreements is
-  'Labelled spans on which a judge version and people differ. Each ends as a new example, a clearer definition, or a corrected label.';
+  'Labelled spans on which a judge version and people differ. Each ends as a new example, a clearer definition, or a corrected label. Reviewers see those they labelled.';
 
 create or replace function flywheel._gate(
   n_pass bigint, n_fail bigint, tpr double precision, tnr double precision,
@@ -288,7 +289,7 @@ begin
         ('judge_passed', 'What the judge says; null = unscored.'), ('human_passed', 'What people say.'), ('value', 'The judge''s value in [0, 1]; null = it gave none.'),
         ('confidence', 'How sure the judge was; null = not known.'), ('judge_critique', 'Why, in the judge''s words.'), ('human_critique', 'Why, in a person''s words.'),
         ('unscored_reason', 'Why the judge gave no verdict.'), ('cost_usd', 'What the judge''s calls cost; null = unknown.'), ('latency_ms', 'Milliseconds they took.'),
-        ('scored_at', 'When the judge said it.'), ('labelled_at', 'When people said it.'), ('reviewed', 'Whether a person has looked at it since.'),
+        ('scored_at', 'When the judge said it.'), ('labelled_at', 'When people said it.'), ('own', 'Whether who reads this recorded a label of it.'), ('reviewed', 'Whether a person has looked at it since.'),
         ('part', 'split, all or slice: what the row is about.'), ('labels', 'Labelled spans the version gave a verdict on.'),
         ('tp', 'Both pass.'), ('fp', 'The judge passes what a person fails.'), ('fn', 'The judge fails what a person passes.'), ('tn', 'Both fail.'),
         ('unscored', 'Labelled spans the version gave no verdict on; in no other number.'), ('accuracy', 'Share on which they agree; flatters a judge that always says the commoner verdict.'),

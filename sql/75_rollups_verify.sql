@@ -101,7 +101,7 @@ comment on column flywheel.rollup_status.attributes is 'The own dimensions, attr
 
 -- What the counting views call is run as whoever reads them.
 select flywheel._grant(role, 'execute on function flywheel._unfolded_scores(tid, tid), flywheel._unfolded_spans(), flywheel._unfolded_cells()')
-  from unnest(array['flywheel_analyst', 'flywheel_reviewer', 'flywheel_admin', 'flywheel_worker']) as role;
+  from unnest(array['flywheel_analyst', 'flywheel_admin', 'flywheel_worker']) as role;
 select flywheel._grant(role, 'select on flywheel.rollup_status, flywheel._score_counts, flywheel._span_counts, flywheel._cell_counts')
   from unnest(array['flywheel_analyst', 'flywheel_admin', 'flywheel_worker']) as role;
 select flywheel._grant(role, 'execute on function flywheel.verify_rollups(timestamptz, timestamptz)')

@@ -8,8 +8,8 @@ create or replace view flywheel.reviewer_agreement as
       select one.validator_id, one.annotator as first_reviewer, two.annotator as second_reviewer, count(*) as items,
              count(*) filter (where one.passed = two.passed) as agreed,
              array_agg(one.passed order by one.label_id) as first_verdicts, array_agg(two.passed order by one.label_id) as second_verdicts
-        from flywheel.current_labels as one
-        join flywheel.current_labels as two
+        from flywheel._current_labels as one
+        join flywheel._current_labels as two
           on (two.validator_id, two.span_id, two.revision) = (one.validator_id, one.span_id, one.revision) and two.annotator > one.annotator
        where one.annotator_kind = 'human' and two.annotator_kind = 'human' and one.blind and two.blind and not one.adjudicated and not two.adjudicated
        group by one.validator_id, one.annotator, two.annotator) as pair
@@ -33,7 +33,7 @@ create or replace view flywheel.label_agreement as
         from (
           select labels.validator_id, labels.annotator, labels.passed, concat_ws(' ', labels.span_id, labels.revision) as item,
                  min(labels.passed::integer) over item = max(labels.passed::integer) over item as unanimous, count(*) over item as labels
-            from flywheel.current_labels as labels
+            from flywheel._current_labels as labels
            where labels.annotator_kind = 'human' and labels.blind and not labels.adjudicated
           window item as (partition by labels.validator_id, labels.span_id, labels.revision)) as independent
        where independent.labels >= 2
@@ -62,9 +62,9 @@ declare
   people bigint;
 begin
   select count(*), max(shared.people) into overlapping, people
-    from (select count(*) as labels, (select count(distinct annotator) from flywheel.current_labels as every
+    from (select count(*) as labels, (select count(distinct annotator) from flywheel._current_labels as every
                                        where every.validator_id = asked and every.annotator_kind = 'human') as people
-            from flywheel.current_labels as labels where labels.validator_id = asked and labels.annotator_kind = 'human'
+            from flywheel._current_labels as labels where labels.validator_id = asked and labels.annotator_kind = 'human'
            group by labels.span_id, labels.revision having count(*) >= 2) as shared;
   if overlapping < 50 or people < 3 then
     return;
@@ -72,7 +72,7 @@ begin
   return query
     with said as (
       select labels.span_id, labels.revision, concat_ws(' ', labels.span_id, labels.revision) as item, labels.annotator, labels.passed
-        from flywheel.current_labels as labels where labels.validator_id = asked and labels.annotator_kind = 'human')
+        from flywheel._current_labels as labels where labels.validator_id = asked and labels.annotator_kind = 'human')
     select said.span_id, said.revision, count(*)::integer, min(believed.p_pass)
       from said
       join flywheel.dawid_skene((select array_agg(item) from said), (select array_agg(annotator) from said), (select array_agg(passed) from said))

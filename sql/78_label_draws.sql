@@ -139,7 +139,7 @@ declare
      where span.started_at >= $1 and %s
        and not exists (select from flywheel._label_items as items
                         where (items.validator_id, items.span_id, items.revision) = ($2, span.span_id, span.revision))
-       and not exists (select from flywheel.current_labels as labels
+       and not exists (select from flywheel._current_labels as labels
                         where (labels.validator_id, labels.span_id, labels.revision, labels.annotator_kind) = ($2, span.span_id, span.revision, 'human'))
      order by span.started_at desc, span.span_id limit $3$code$, _triage_candidates.eligible);
 begin

@@ -44,7 +44,7 @@ as $function$
          where (fixes.span_id, fixes.started_at, fixes.revision) = (spans.span_id, spans.started_at, spans.revision)
          order by fixes.fixed_at desc, fixes.fix_id desc limit 1) as fixed on true
       left join lateral (
-        select bool_and(said.passed) as passed from flywheel.current_labels as said
+        select bool_and(said.passed) as passed from flywheel._current_labels as said
          where (said.span_id, said.started_at, said.revision) = (spans.span_id, spans.started_at, spans.revision)
            and said.annotator_kind = 'human') as labelled on true
      where spans.node_kind = 'classifier' and spans.status <> 'running'

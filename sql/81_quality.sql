@@ -309,7 +309,7 @@ comment on column flywheel._known_versions.question_id is 'The validator whose l
 
 -- What views call is run as whoever reads them.
 select flywheel._grant(role, privilege)
-  from unnest(array['flywheel_analyst', 'flywheel_admin', 'flywheel_reviewer']) as role, unnest(array[
+  from unnest(array['flywheel_analyst', 'flywheel_admin']) as role, unnest(array[
   'select on flywheel.quality_by_minute, flywheel.quality_by_hour, flywheel.quality_by_day, flywheel.quality_by_validator,
              flywheel.quality_by_node, flywheel.quality_by_release, flywheel.score_distributions, flywheel.lowest_scores_today',
   'execute on function flywheel._wilson_low(bigint, bigint), flywheel._wilson_high(bigint, bigint), flywheel._quality_since(),

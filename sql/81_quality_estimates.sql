@@ -370,7 +370,7 @@ $block$;
 
 -- What views call is run as whoever reads them.
 select flywheel._grant(role, privilege)
-  from unnest(array['flywheel_analyst', 'flywheel_admin', 'flywheel_reviewer']) as role, unnest(array[
+  from unnest(array['flywheel_analyst', 'flywheel_admin']) as role, unnest(array[
   'select on flywheel.corrected_pass_rates, flywheel.corrected_by_week, flywheel.release_comparisons, flywheel.alignment_by_week',
   'execute on function flywheel.corrected_pass_rate(text, timestamptz, timestamptz, text, text, text),
                        flywheel.compare_releases(text, text, text, timestamptz, timestamptz, text, text),

@@ -364,7 +364,7 @@ def test_a_login_of_the_role_reviewer_can_do_all_of_it(connection: Connection, r
     reviewer.execute("select flywheel.withdraw_label(%s, 'ada')", [second])
     reviewer.execute("select flywheel.queue_triage('polite')")
     assert value(reviewer, "select flywheel.propose_labels('polite')") > 2
-    proposed = rows(reviewer, "select label_id from flywheel.current_labels where annotator_kind = 'judge'")
+    proposed = rows(connection, "select label_id from flywheel.current_labels where annotator_kind = 'judge'")
     reviewer.execute("select flywheel.confirm_label(%s, 'ada')", proposed[0])
     reviewer.execute("select flywheel.overturn_label(%s, 'ada', 'rude')", proposed[1])
     for view in ("current_labels", "gold_labels", "label_stats", "reviewer_agreement", "label_agreement"):
@@ -394,3 +394,72 @@ def test_a_login_of_the_role_reviewer_can_do_all_of_it(connection: Connection, r
 )
 def test_a_login_of_the_role_reviewer_can_do_nothing_else(reviewer: Connection, statement: str) -> None:
     assert refused(reviewer, statement).sqlstate == "42501"
+
+
+SECRET = "the-judge-says-so"
+
+
+@pytest.fixture
+def judged_span(connection: Connection) -> uuid.UUID:
+    """A span that a judge fails, that was drawn by that verdict, proposed, and labelled by somebody else."""
+    rubric = {"kind": "neighbours", "question": "q", "pass_when": "p", "fail_when": "f", "lane": "bulk"}
+    activate(connection, "judged", **rubric)
+    span_id = insert(connection, "a quiet answer")
+    connection.execute(
+        """insert into flywheel.scores (span_id, revision, version_id, started_at, trace_id, project, passed, critique,
+                                        annotator_kind)
+           select span_id, revision, version_id, started_at, trace_id, project, false, %s, 'judge'
+             from flywheel.spans cross join flywheel.validator_versions""",
+        [SECRET],
+    )
+    connection.execute("select flywheel.propose_labels('judged')")
+    connection.execute("select flywheel.draw_labels('judged', 1, '-infinity', 'infinity', 'stratified')")
+    item_id = value(connection, "select item_id from flywheel.claim_labels('judged', 'bob')")
+    connection.execute("select flywheel.record_label(%s, 'judged', true, 'bob', null, true, %s)", [span_id, item_id])
+    connection.execute("select flywheel._advance_examples()")
+    connection.execute("update flywheel.examples set disagreed = true")
+    return span_id
+
+
+def told_by(session: Connection, span_id: uuid.UUID) -> set[str]:
+    """Return what a login can read that tells the judge's verdict on the span."""
+    readable = """select oid::regclass::text, string_agg(quote_ident(attname), ', ' order by attnum)
+                    from pg_class join pg_attribute on attrelid = oid
+                   where relnamespace in (select oid from pg_namespace where nspname like 'flywheel%')
+                     and relkind in ('r', 'p', 'v') and relname !~ '_[0-9]{8}$' and attnum > 0 and not attisdropped
+                     and has_schema_privilege(relnamespace, 'usage') and has_column_privilege(oid, attnum, 'select')
+                   group by oid"""
+    told = set()
+    for name, columns in rows(session, readable):
+        for row in rows(session, f"select to_jsonb(seen) from (select {columns} from {name}) as seen"):
+            told |= {name for key in ("stratum", "disagreed", "judge_passed") if row[0].get(key) is not None}
+            told |= {
+                name for key in ("failed", "pass_rate", "n_fail") if name.startswith("flywheel.q") and key in row[0]
+            }
+            told |= {name for key in row[0] if row[0][key] in (SECRET, "judge")}
+    return told
+
+
+def test_a_reviewer_finds_no_verdict_on_a_span_the_login_has_not_labelled(
+    connection: Connection, reviewer: Connection, judged_span: uuid.UUID
+) -> None:
+    assert told_by(connection, judged_span) >= {"flywheel.current_labels", "flywheel.lowest_scores_today"}
+    assert told_by(reviewer, judged_span) == set()
+    others = value(connection, "select label_id from flywheel.current_labels where annotator = 'bob'")
+    assert rows(reviewer, "select * from flywheel.label_verdicts(%s)", [others]) == []
+    own = value(reviewer, RECORD, [judged_span, "judged", True, "ada", None])
+    assert rows(reviewer, "select passed, critique from flywheel.label_verdicts(%s)", [own]) == [(False, SECRET)]
+    assert rows(reviewer, "select judge_passed from flywheel.judged_labels") == [(False,)]
+
+
+def test_a_reviewer_who_is_an_analyst_sees_verdicts(
+    connection: Connection, reviewer: Connection, judged_span: uuid.UUID
+) -> None:
+    connection.execute(f"grant flywheel_analyst to {reviewer.info.user}".encode())
+    told = told_by(reviewer, judged_span)
+    assert told >= {"flywheel.current_labels", "flywheel.judged_labels", "flywheel.judge_disagreements"}
+    others = value(connection, "select label_id from flywheel.current_labels where annotator = 'bob'")
+    assert len(rows(reviewer, "select * from flywheel.label_verdicts(%s)", [others])) == 1
+    reviewer.execute("set role flywheel_reviewer")
+    assert rows(reviewer, "select * from flywheel.judged_labels") == []
+    assert rows(reviewer, "select * from flywheel.label_verdicts(%s)", [others]) == []

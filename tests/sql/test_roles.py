@@ -221,6 +221,10 @@ def test_a_reviewer_can_label_fix_sign_and_read_labels_and_nothing_else(connecti
     assert changing(connection, done) == acts
     read = {name.removeprefix("* from flywheel.") for name in done if name.startswith("* from")}
     assert read >= views
+    assert not {name for name in read if name.startswith("quality_")} | (read & {"lowest_scores_today", "examples"})
+    connection.execute("set role flywheel_reviewer")
+    connection.execute("select example_id, passed, critique from flywheel.examples")
+    connection.execute("reset role")
     assert not {name for name in read if name.startswith("_")} | (read & texts_and_verdicts)
     assert not {name for name in done if name.startswith(("delete", "truncate"))}
 
