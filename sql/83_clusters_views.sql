@@ -152,6 +152,34 @@ create or replace view flywheel.rephrases_by_cluster as
   select * from flywheel.rephrases_by_cluster(date_bin('1 day', now(), '2000-01-01 00:00:00+00') - interval '24 hours', now());
 comment on view flywheel.rephrases_by_cluster is 'How often users ask again in other words, by what they ask about: yesterday and today (UTC). Another time: the function of the same name.';
 
+-- rephrased_topics: what a request was about is its cluster, and its node where it has none: spans are sampled, inputs are alone.
+create or replace function flywheel.rephrased_topics(since timestamptz, until timestamptz)
+returns table (project text, topic text, topic_kind text, cluster_id uuid, turns bigint, rephrased bigint, retried bigint,
+  rephrase_rate double precision, rephrase_low double precision, rephrase_high double precision, mean_score double precision)
+language sql stable security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+  select counted.project, coalesce(counted.cluster, counted.node), case when counted.cluster_id is null then 'node' else 'cluster' end, counted.cluster_id,
+         counted.turns, counted.rephrased, counted.retried, counted.rephrased::double precision / counted.turns, likely.low, likely.high, counted.mean_score
+    from (select turns.project, known.cluster_id, known.name as cluster, case when known.cluster_id is null then turns.node end as node, count(*) as turns,
+                 count(*) filter (where turns.kind = 'rephrase') as rephrased, count(*) filter (where turns.kind = 'retry') as retried,
+                 avg(turns.score) filter (where turns.kind = 'rephrase') as mean_score
+            from flywheel._turns(since, until) as turns
+            left join (select members.span_id, members.started_at, shown.cluster_id, shown.name
+                         from flywheel._cluster_members as members join flywheel._shown_clusters as shown using (cluster_id)) as known
+              on (known.span_id, known.started_at) = (turns.span_id, turns.started_at)
+           group by 1, 2, 3, 4) as counted
+   cross join lateral flywheel.wilson_interval(counted.rephrased, counted.turns) as likely
+   order by likely.low desc, counted.rephrased desc, 1, 2, 4
+$function$;
+comment on function flywheel.rephrased_topics(timestamptz, timestamptz) is
+  'The topics users have to ask about again, those that surely are first: requests in [since, until) of sessions by cluster, and by node where they are in none.';
+
+create or replace view flywheel.rephrased_topics as
+  select * from flywheel.rephrased_topics(date_bin('1 day', now(), '2000-01-01 00:00:00+00') - interval '24 hours', now());
+comment on view flywheel.rephrased_topics is
+  'The topics users ask about again, those that surely are first: yesterday and today (UTC). Another time: the function of the same name.';
+
 create or replace function flywheel.cluster_examples(cluster_id uuid, n integer default 5)
 returns table (span_id uuid, started_at timestamptz, similarity double precision, node text, input text, output text)
 language sql stable security definer
@@ -265,7 +293,18 @@ begin
       ('rephrases_by_cluster', 'rephrase_rate', 'rephrased / turns.'),
       ('rephrases_by_cluster', 'rephrase_low', 'Lower end of its 95 % Wilson interval.'),
       ('rephrases_by_cluster', 'rephrase_high', 'Upper end of its 95 % Wilson interval.'),
-      ('rephrases_by_cluster', 'mean_score', 'Mean score of those asked again in other words.')) as own(view, name, meaning)
+      ('rephrases_by_cluster', 'mean_score', 'Mean score of those asked again in other words.'),
+      ('rephrased_topics', 'project', 'Which LLM application.'),
+      ('rephrased_topics', 'topic', 'Name of the cluster of the first request, or its node.'),
+      ('rephrased_topics', 'topic_kind', 'cluster, or node for requests that are in no cluster.'),
+      ('rephrased_topics', 'cluster_id', 'The cluster; null for a node.'),
+      ('rephrased_topics', 'turns', 'Requests of sessions, the last of each too.'),
+      ('rephrased_topics', 'rephrased', 'Those that were asked again in other words.'),
+      ('rephrased_topics', 'retried', 'Those that were asked again in the same words; not in the rate.'),
+      ('rephrased_topics', 'rephrase_rate', 'rephrased / turns.'),
+      ('rephrased_topics', 'rephrase_low', 'Lower end of its 95 % Wilson interval, by which topics are ordered.'),
+      ('rephrased_topics', 'rephrase_high', 'Upper end of its 95 % Wilson interval.'),
+      ('rephrased_topics', 'mean_score', 'Mean score of those asked again in other words.')) as own(view, name, meaning)
   loop
     execute format('comment on column flywheel.%I.%I is %L', said.view, said.name, said.meaning);
   end loop;
@@ -273,8 +312,8 @@ end
 $block$;
 
 select flywheel._grant(role, 'select on flywheel.clusters, flywheel.cluster_members, flywheel.cluster_status, flywheel.quality_by_cluster,
-  flywheel.cluster_growth, flywheel.cluster_consistency, flywheel.rephrases_by_cluster')
+  flywheel.cluster_growth, flywheel.cluster_consistency, flywheel.rephrases_by_cluster, flywheel.rephrased_topics')
   from unnest(array['flywheel_analyst', 'flywheel_admin', 'flywheel_worker']) as role;
-select flywheel._grant(role, 'execute on function flywheel.rephrases_by_cluster(timestamptz, timestamptz)')
+select flywheel._grant(role, 'execute on function flywheel.rephrases_by_cluster(timestamptz, timestamptz), flywheel.rephrased_topics(timestamptz, timestamptz)')
   from unnest(array['flywheel_analyst', 'flywheel_admin', 'flywheel_worker']) as role;
 select flywheel._grant('flywheel_admin', 'execute on function flywheel.cluster_examples(uuid, integer)');

@@ -11,9 +11,9 @@ declare
   question uuid;
 begin
   select versions.* into version from flywheel.validator_versions as versions join flywheel.validators using (validator_id)
-   where validators.name = choose_sentinels.validator order by versions.status = 'active' desc, versions.version desc limit 1;
+   where validators.name = choose_sentinels.validator and versions.kind = 'judge' order by versions.status = 'active' desc, versions.version desc limit 1;
   if version.version_id is null then
-    raise exception using errcode = '22023', message = format('there is no validator %s', choose_sentinels.validator), hint = 'List judges: pgflywheel judges list.';
+    raise exception using errcode = '22023', message = format('there is no judge %s', choose_sentinels.validator), hint = 'List judges: pgflywheel judges list.';
   end if;
   perform flywheel._require(n between 2 and 1000, format('%s sentinels cannot be chosen', n), 'Choose 2 to 1000; forty show a change of an eighth of the verdicts.');
   question := flywheel._question_of(version);
@@ -189,11 +189,80 @@ comment on column flywheel.judge_drift.application_alarmed is 'Whether anything 
 comment on column flywheel.judge_drift.verdict is 'the judge changed, the application changed, both, nothing changed, or not enough data.';
 comment on column flywheel.judge_drift.alarms is 'The tests that give alarm, besides the sentinels.';
 
+create or replace view flywheel.sentinel_status as
+  select validators.name as validator, sentinels.sentinel_id, sentinels.span_id, sentinels.started_at, sentinels.revision, sentinels.passed,
+         last.version, last.run_at, runs.passed as said, runs.value, runs.unscored_reason, runs.passed = sentinels.passed as agrees,
+         sentinels.chosen_by, sentinels.chosen_at, sentinels.retired_at
+    from flywheel.sentinels
+    join flywheel.validators using (validator_id)
+    left join (select distinct on (1) flywheel._question_of(versions) as validator_id, versions.version_id, versions.version, asked.run_at
+                 from flywheel.validator_versions as versions
+                cross join lateral (select each.run_at from flywheel.sentinel_runs as each where each.version_id = versions.version_id
+                                     order by each.run_at desc limit 1) as asked
+                where versions.kind = 'judge' order by 1, asked.run_at desc, versions.version_id) as last using (validator_id)
+    left join flywheel.sentinel_runs as runs on (runs.version_id, runs.run_at, runs.sentinel_id) = (last.version_id, last.run_at, sentinels.sentinel_id);
+comment on view flywheel.sentinel_status is 'Every sentinel, without its texts, and what the judge said of it when it was asked last.';
+
+create or replace view flywheel.sentinel_history as
+  select asked.run_at, validators.name as validator, versions.version, asked.n, asked.judged, asked.n - asked.judged as unscored, asked.agreed,
+         asked.agreed::double precision / nullif(asked.judged, 0) as agreement, wilson.low as agreement_low, wilson.high as agreement_high,
+         tests.p_value, tests.drifted, asked.answered_by, asked.cost_usd
+    from (select runs.version_id, runs.run_at, count(*) as n, count(runs.passed) as judged, count(*) filter (where runs.passed = sentinels.passed) as agreed,
+                 max(runs.answered_by) as answered_by, case when count(*) = count(runs.cost_usd) then sum(runs.cost_usd) end as cost_usd
+            from flywheel.sentinel_runs as runs join flywheel.sentinels using (sentinel_id) group by 1, 2) as asked
+    join flywheel.validator_versions as versions using (version_id)
+    join flywheel.validators using (validator_id)
+    left join (select made.version_id, made.window_from as run_at, bool_or(made.drifted) as drifted, min((made.evidence ->> 'p_value')::double precision) as p_value
+                 from flywheel.drift_tests as made where made.kind = 'sentinels' group by 1, 2) as tests using (version_id, run_at)
+   cross join lateral flywheel.wilson_interval(asked.agreed, asked.judged) as wilson;
+comment on view flywheel.sentinel_history is 'Every time a judge was asked about its sentinels: how far it agreed with people, and whether its verdicts had changed.';
+
+do $block$
+declare
+  said record;
+begin
+  for said in
+    select own.view, own.name, own.meaning from (values
+      ('sentinel_status', 'validator', 'Whose labels it has.'),
+      ('sentinel_status', 'sentinel_id', 'Its id.'),
+      ('sentinel_status', 'span_id', 'The span it is a copy of, which may be gone.'),
+      ('sentinel_status', 'started_at', 'When that began.'),
+      ('sentinel_status', 'revision', 'Its revision.'),
+      ('sentinel_status', 'passed', 'What people say.'),
+      ('sentinel_status', 'version', 'Version of the judge that was asked last; null = never asked.'),
+      ('sentinel_status', 'run_at', 'When it was.'),
+      ('sentinel_status', 'said', 'What the judge said; null = no verdict, or this one was not asked then.'),
+      ('sentinel_status', 'value', 'Its value, where it gave one.'),
+      ('sentinel_status', 'unscored_reason', 'Why it gave no verdict.'),
+      ('sentinel_status', 'agrees', 'Whether the judge said what people say.'),
+      ('sentinel_status', 'chosen_by', 'Who chose it.'),
+      ('sentinel_status', 'chosen_at', 'When.'),
+      ('sentinel_status', 'retired_at', 'Since when it is asked about no more; null = it is.'),
+      ('sentinel_history', 'run_at', 'When the judge was asked.'),
+      ('sentinel_history', 'validator', 'The judge.'),
+      ('sentinel_history', 'version', 'Its version.'),
+      ('sentinel_history', 'n', 'Sentinels it was asked about.'),
+      ('sentinel_history', 'judged', 'Those with a verdict.'),
+      ('sentinel_history', 'unscored', 'Those without.'),
+      ('sentinel_history', 'agreed', 'Those on which it said what people say.'),
+      ('sentinel_history', 'agreement', 'agreed / judged.'),
+      ('sentinel_history', 'agreement_low', 'Lower end of its 95 % Wilson interval.'),
+      ('sentinel_history', 'agreement_high', 'Upper end of its 95 % Wilson interval.'),
+      ('sentinel_history', 'p_value', 'Chance of such a change against the seven runs before if nothing changed; null = fewer than 30 sentinels, or no earlier run.'),
+      ('sentinel_history', 'drifted', 'Whether it is below 0.003; null = not enough data, or the test is older than settings.drift_days_kept.'),
+      ('sentinel_history', 'answered_by', 'Model that answered, as the endpoint names it.'),
+      ('sentinel_history', 'cost_usd', 'What the run cost; null = not all of it is known.')) as own(view, name, meaning)
+  loop
+    execute format('comment on column flywheel.%I.%I is %L', said.view, said.name, said.meaning);
+  end loop;
+end
+$block$;
+
 -- What is shown of a sentinel is what a span holds, so analysts see everything but that.
 select flywheel._grant('flywheel_analyst', 'select (sentinel_id, validator_id, span_id, started_at, revision, passed, chosen_by, chosen_at, retired_at) on flywheel.sentinels');
 select flywheel._grant('flywheel_analyst', 'select (version_id, run_at, sentinel_id, passed, value, unscored_reason, answered_by, cost_usd) on flywheel.sentinel_runs');
 select flywheel._grant('flywheel_admin', 'select on flywheel.sentinels, flywheel.sentinel_runs');
-select flywheel._grant(role, 'select on flywheel.judge_drift') from unnest(array['flywheel_analyst', 'flywheel_admin']) as role;
+select flywheel._grant(role, 'select on flywheel.judge_drift, flywheel.sentinel_status, flywheel.sentinel_history') from unnest(array['flywheel_analyst', 'flywheel_admin']) as role;
 select flywheel._grant(role, 'execute on function flywheel._sentinel_changes(uuid, timestamptz)') from unnest(array['flywheel_analyst', 'flywheel_admin']) as role;
 select flywheel._grant('flywheel_admin', 'execute on function flywheel.choose_sentinels(text, integer), flywheel.retire_sentinels(text)');
 select flywheel._grant('flywheel_worker', 'execute on function flywheel._sentinels_due(), flywheel._sentinel_items(uuid), flywheel._write_sentinel_run(uuid, timestamptz, jsonb)');

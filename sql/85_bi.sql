@@ -82,7 +82,8 @@ begin
   execute format('create or replace view %s as select %s as time%s from %s', flat,
     case when at is null then 'now()' when at = 'started_on' then 'started_on::timestamp at time zone ''UTC''' else quote_ident(at) end,
     (select string_agg(', ' || flywheel._flat_column(attname, atttypid), '' order by attnum) from pg_attribute
-      where attrelid = source and attnum > 0 and not attisdropped and attname <> all (flywheel._content_columns())
+      where attrelid = source and attnum > 0 and not attisdropped
+        and (attname <> all (flywheel._content_columns()) or source = 'flywheel.rollup_status'::regclass)  -- its attributes are names of dimensions
         and attname <> 'time' and attname is distinct from at), source);
   execute format('comment on view %s is %L', flat, obj_description(source, 'pg_class'));
   for shown in

@@ -13,7 +13,7 @@ begin
         ('judge_disagreements', 'started_at'), ('judged_labels', 'started_at'), ('current_labels', 'labelled_at'), ('gold_labels', 'labelled_at'),
         ('batch_status', 'submitted_at'), ('budget_status', 'started_on'), ('dead_jobs', 'died_at'),
         ('run_log', 'started_at'), ('calls', 'started_at'), ('drift_tests', 'tested_at'), ('drift_status', 'tested_at'), ('sentinel_runs', 'run_at'),
-        ('judge_drift', 'run_at'), ('novel_spans', 'started_at'),
+        ('judge_drift', 'run_at'), ('sentinel_status', 'chosen_at'), ('sentinel_history', 'run_at'), ('novel_spans', 'started_at'),
         ('alerts', 'opened_at'), ('open_alerts', 'opened_at'), ('clusters', 'first_seen_at'), ('cluster_members', 'started_at'))
         as dated(name, at) on dated.name = relations.relname
      where relations.relnamespace = 'flywheel'::regnamespace and relations.relname !~ '^_' and relations.relname <> 'current_scores'  -- flywheel_bi.scores

@@ -11,7 +11,7 @@ import pytest
 from tests.sql.drifting import cloud, days_ago
 from tests.sql.exampling import at, unit
 from tests.sql.reference import case
-from tests.sql.support import Connection, inline, refused, rows, value
+from tests.sql.support import Connection, inline, insert, refused, rows, value
 
 Vector = Sequence[float]
 
@@ -99,7 +99,7 @@ def test_leaders_are_those_of_the_reference(connection: Connection, tau: str, mo
 def test_without_vectors_there_are_no_clusters_and_every_view_is_empty(connection: Connection) -> None:
     assert assign(connection) == 0
     views = ("clusters", "cluster_members", "cluster_status", "quality_by_cluster", "cluster_growth")
-    for view in (*views, "cluster_consistency", "rephrases_by_cluster"):
+    for view in (*views, "cluster_consistency", "rephrases_by_cluster", "rephrased_topics"):
         assert rows(connection, f"select * from flywheel.{view}") == []
 
 
@@ -386,6 +386,22 @@ def test_what_users_ask_again_is_told_by_cluster(connection: Connection) -> None
     assert rows(connection, query) == [(1, 0), (2, 1)]
 
 
+def test_topics_asked_about_again_are_clusters_and_nodes_where_there_are_none(connection: Connection) -> None:
+    for place, text in enumerate(("how do I get my money back", "how do i get the money back please")):
+        for session in "ab":
+            ask(connection, unit(1), input=text, seconds=place * 20, session_id=session, user_id="u", node="writer")
+            insert(connection, input=text, session_id=f"{session} unsampled", user_id="u", node="writer")
+    ask(connection, unit(0, 1), input="something else entirely", session_id="c", user_id="u", node="writer")
+    assign(connection)
+    connection.execute("select flywheel.rename_cluster(cluster_id, 'money') from flywheel.clusters where n = 4")
+    query = """select topic_kind, turns, rephrased + retried, rephrase_low, topic, cluster_id is null
+                 from flywheel.rephrased_topics(now() - interval '2 days', now() + interval '1 day')"""
+    topics = rows(connection, query)
+    assert sorted(topic[:3] for topic in topics) == [("cluster", 1, 0), ("cluster", 4, 2), ("node", 4, 2)]
+    assert {topic[4:] for topic in topics if topic[1] == 4} == {("money", False), ("writer", True)}
+    assert [topic[3] for topic in topics] == sorted((topic[3] for topic in topics), reverse=True)
+
+
 def test_analysts_read_names_and_no_texts(connection: Connection) -> None:
     ask(connection, unit(1), "fine")
     assign(connection)
@@ -395,7 +411,7 @@ def test_analysts_read_names_and_no_texts(connection: Connection) -> None:
     with connection.transaction():
         connection.execute("set local role flywheel_analyst")
         views = ("clusters", "cluster_members", "cluster_status", "quality_by_cluster", "cluster_growth")
-        for view in (*views, "cluster_consistency", "rephrases_by_cluster"):
+        for view in (*views, "cluster_consistency", "rephrases_by_cluster", "rephrased_topics"):
             connection.execute(f"select * from flywheel.{view}".encode())
     connection.execute("set role flywheel_analyst")
     for query in (examples, "select flywheel.rename_cluster(%s, 'x')"):

@@ -71,10 +71,8 @@ def test_half_of_each_verdict_is_chosen_of_dev_alone(connection: Connection) -> 
 
 def test_there_is_nothing_to_choose_without_labels_and_nothing_of_nobody(connection: Connection) -> None:
     assert choose(connection) == 0
-    assert (
-        refused(connection, "select flywheel.choose_sentinels('nobody')").message_primary
-        == "there is no validator nobody"
-    )
+    said = refused(connection, "select flywheel.choose_sentinels('nobody')").message_primary
+    assert said == "there is no judge nobody"
     assert refused(connection, "select flywheel.choose_sentinels('polite', 1)").sqlstate == "22023"
 
 

@@ -27,6 +27,7 @@ NOUNS = {
     "examples": "See, sign, release, revoke and freeze the examples judges are shown.",
     "clusters": "See what users ask about, and give it names.",
     "metrics": "See how good the application is: rates, releases, low scores, drift.",
+    "sentinels": "Choose labelled items a judge is asked about every day, to know when it changes.",
     "report": "Write one page of HTML with plots of quality, judges, cost and what is worst.",
     "alerts": "See what is wrong, acknowledge it, and say what to watch.",
     "rollups": "See, verify and rebuild the counts that views are made of.",

@@ -53,6 +53,47 @@ class DriftStatus:
     evidence: Mapping[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class Sentinel:
+    """A row of flywheel.sentinel_status: ``passed`` is what people say, ``said`` what the judge said last."""
+
+    sentinel_id: UUID
+    validator: str
+    span_id: UUID
+    started_at: datetime
+    revision: int
+    passed: bool
+    version: int | None
+    run_at: datetime | None
+    said: bool | None
+    value: float | None
+    unscored_reason: str | None
+    agrees: bool | None
+    chosen_by: str
+    chosen_at: datetime
+    retired_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class SentinelRun:
+    """A row of flywheel.sentinel_history; ``drifted`` None = not enough data."""
+
+    run_at: datetime
+    validator: str
+    version: int
+    n: int
+    judged: int
+    unscored: int
+    agreed: int
+    agreement: float | None
+    agreement_low: float
+    agreement_high: float
+    p_value: float | None
+    drifted: bool | None
+    answered_by: str | None
+    cost_usd: float | None
+
+
 async def status(db: Database) -> list[DriftStatus]:
     """Return the latest test of each monitor, those that drifted first."""
     columns = ", ".join(DriftStatus.__dataclass_fields__)
@@ -109,3 +150,34 @@ async def write_sentinel_run(
     query = "select flywheel._write_sentinel_run(%s, %s, %s::jsonb)"
     written: int = await db.value(query, [version_id, run_at, dumped(list(said))])
     return written
+
+
+async def choose_sentinels(db: Database, validator: str, n: int) -> int:
+    """Choose items a judge is asked about every day; return how many there are now."""
+    chosen: int = await db.value("select flywheel.choose_sentinels(%s, %s)", [validator, n])
+    return chosen
+
+
+async def retire_sentinels(db: Database, validator: str) -> int:
+    """Have a judge asked about its sentinels no more; return how many there were."""
+    retired: int = await db.value("select flywheel.retire_sentinels(%s)", [validator])
+    return retired
+
+
+async def sentinel_status(
+    db: Database, validator: str | None, limit: int, *, all_of_them: bool = False
+) -> list[Sentinel]:
+    """Return sentinels and what was said of them last: first those on which judge and people differ."""
+    columns = ", ".join(Sentinel.__dataclass_fields__)
+    query = f"""select {columns} from flywheel.sentinel_status
+                 where (%s::text is null or validator = %s) and (%s or retired_at is null)
+                 order by retired_at is not null, validator, agrees nulls last, passed, sentinel_id limit %s"""
+    return await db.rows(Sentinel, query, [validator, validator, all_of_them, limit])
+
+
+async def sentinel_history(db: Database, validator: str | None, limit: int) -> list[SentinelRun]:
+    """Return the last runs, the newest first."""
+    columns = ", ".join(SentinelRun.__dataclass_fields__)
+    query = f"""select {columns} from flywheel.sentinel_history where %s::text is null or validator = %s
+                 order by run_at desc, validator, version desc limit %s"""
+    return await db.rows(SentinelRun, query, [validator, validator, limit])
