@@ -97,10 +97,7 @@ def test_a_flat_view_has_every_column_but_content_and_what_no_tool_reads(connect
     times = {name for _, name in lacking if name.endswith("_at") or name == "started_on"}
     assert {pair for pair in lacking - unreadable if pair[1] not in times} <= {("alerts", "slice")}
     shown = {
-        (view, name)
-        for view, names in flats.items()
-        if not view.startswith("content_")
-        for name in {*names} & content
+        (view, name) for view, names in flats.items() if not view.startswith("content_") for name in {*names} & content
     }
     assert shown == {("rollup_status", "attributes")}  # names of dimensions, no content
 
