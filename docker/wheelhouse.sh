@@ -4,7 +4,8 @@
 #
 #   docker/wheelhouse.sh [DIRECTORY]
 #
-# Uses `python -m pip` with its own settings; PYTHON names another interpreter, EXTRAS other extras than `checks,judge`.
+# Uses `python -m pip` with its own settings; PYTHON names another interpreter, EXTRAS other extras than
+# `checks,judge,analysis`; build with the same --build-arg EXTRAS.
 set -euo pipefail
 
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -18,5 +19,5 @@ find "$wheels" -name '*.whl' -delete
 project=$(echo "$wheels"/pgflywheel-*.whl)
 "$python" -m pip download --quiet --dest "$wheels" --only-binary=:all: --implementation cp --python-version 3.13 \
   --platform "manylinux_2_28_$machine" --platform "manylinux_2_17_$machine" --platform "manylinux2014_$machine" \
-  "pgflywheel[${EXTRAS:-checks,judge}] @ file://$project"
+  "pgflywheel[${EXTRAS:-checks,judge,analysis}] @ file://$project"
 echo "$(find "$wheels" -name '*.whl' | wc -l) wheels in $wheels"

@@ -17,7 +17,10 @@ RUN set -eu; \
 ARG PIP_INDEX_URL
 ARG PIP_EXTRA_INDEX_URL
 ARG PIP_TRUSTED_HOST
-ARG EXTRAS=checks,judge
+
+# What workers can do beyond SQL: `analysis` forms clusters at night and compares weeks, and weighs some 150 MB;
+# `embed` (sentence-transformers) is not in it. Without any: --build-arg EXTRAS=checks,judge
+ARG EXTRAS=checks,judge,analysis
 
 WORKDIR /src
 COPY docker/wheels /wheels

@@ -9,6 +9,9 @@ from typing import Any
 import pytest
 from psycopg.conninfo import make_conninfo
 
+from tests.sql.support import activate
+from tests.worker.test_clusters import ask
+
 from .conftest import CommandLine, Connection
 
 TODAY = "select flywheel.ensure_partitions(current_date - 1, current_date + 2)"
@@ -122,9 +125,36 @@ def test_what_stops_judges_or_is_missing_for_them_is_found(
     assert hint in finding["hint"]
 
 
-def test_a_missing_package_is_named(pgflywheel: CommandLine, polite: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pgflywheel.cli.doctor_judges.find_spec", lambda package: None)
-    assert "openai" in states(pgflywheel)["packages"]["found"]
+def test_packages_that_are_missing_for_what_is_used_are_named(
+    pgflywheel: CommandLine, connection: Connection, polite: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pgflywheel.cli.doctor_packages.find_spec", lambda package: None)
+    assert missing(pgflywheel) == {"openai", "jinja2"}
+    activate(connection, "json", kind="python", lane="bulk", callable="pgflywheel.checks.structured:is_json")
+    activate(connection, "german", kind="python", lane="bulk", callable="pgflywheel.checks.language:is_language")
+    connection.execute("update flywheel.embedders set span_permille = 10")
+    assert missing(pgflywheel) == {"openai", "jinja2", "scikit-learn", "py3langid"}
+
+
+def missing(pgflywheel: CommandLine) -> set[str]:
+    found = [each for each in pgflywheel.json("doctor") if each["check"] == "packages"]
+    assert all("pip install" in each["hint"] for each in found)
+    return {each["found"].split()[0] for each in found}
+
+
+def test_a_package_that_nothing_uses_is_not_missed(pgflywheel: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pgflywheel.cli.doctor_packages.find_spec", lambda package: None)
+    assert states(pgflywheel)["packages"]["state"] == "ok"
+
+
+def test_a_chore_that_workers_left_is_told(
+    pgflywheel: CommandLine, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pgflywheel.worker.clusters.installed", lambda: False)
+    connection.execute("update flywheel.embedders set span_permille = 1000")
+    ask(connection)
+    pgflywheel("clusters", "recluster")
+    assert "scikit-learn is not installed" in states(pgflywheel)["chores"]["found"]
 
 
 def test_a_validator_that_paused_itself_is_named_with_the_error(

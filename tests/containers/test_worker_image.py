@@ -62,6 +62,12 @@ def test_doctor_finds_nothing_that_fails(stack: Stack) -> None:
     assert "a notification arrives" in report
 
 
+def test_the_worker_can_do_every_chore(stack: Stack) -> None:
+    packages = "import jinja2, jsonschema, openai, phonenumbers, py3langid, sklearn.cluster"
+    code, said = run_in(stack.container("worker"), ["python3", "-c", packages])
+    assert code == 0, said
+
+
 def test_the_worker_does_not_run_as_root(stack: Stack) -> None:
     code, owner = run_in(stack.container("worker"), ["stat", "--format=%U", "/proc/1"])
     assert (code, owner.strip()) == (0, "flywheel")

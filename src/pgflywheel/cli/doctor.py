@@ -100,7 +100,7 @@ async def _examine(dsn: str, schema: str) -> Report:
 
 
 async def _examine_install(database: Database, report: Report, dsn: str) -> None:
-    from pgflywheel.cli import doctor_judges
+    from pgflywheel.cli import doctor_judges, doctor_packages
     from pgflywheel.db import health
 
     async def _listen(database: Database, report: Report) -> None:
@@ -131,6 +131,7 @@ async def _examine_install(database: Database, report: Report, dsn: str) -> None
         ("judges", doctor_judges.check_judges),
         ("examples", doctor_judges.check_examples),
         ("embedders", doctor_judges.check_embedders),
+        ("packages", doctor_packages.check_packages),
     ):
         await _guarded(name, check, database, report)
 

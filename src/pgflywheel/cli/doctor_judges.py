@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from pgflywheel.cli.text import one_line
@@ -13,14 +12,10 @@ if TYPE_CHECKING:
 
 
 async def check_providers(database: Database, report: Report) -> None:
-    """Report providers that are not called, and a package without which none can be."""
+    """Report providers that are not called."""
     from pgflywheel.db import providers
 
     known = await providers.status(database)
-    missing = [package for package in ("openai", "jinja2") if find_spec(package) is None] if known else []
-    if missing:
-        found = f"{' and '.join(missing)} not installed here: a worker of this environment cannot call models"
-        report.add("packages", found, "warn", "python -m pip install 'pgflywheel[judge]'")
     blocked = [each for each in known if each.blocked_until]
     for each in blocked:
         found = f"{each.provider} is not called until {each.blocked_until:%Y-%m-%d %H:%M:%S%z}: {each.blocked_reason}"

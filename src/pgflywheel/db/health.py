@@ -22,6 +22,14 @@ class Server:
 
 
 @dataclass(frozen=True, slots=True)
+class ChoreLeft:
+    """A chore that was due and not done, and why."""
+
+    chore: str
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
 class Partitions:
     """Which daily partitions there are."""
 
@@ -131,6 +139,40 @@ async def listening(database: Database, dsn: str) -> bool:
             return bool([hint async for hint in connection.notifies(timeout=PROBE_SECONDS, stop_after=1)])
         finally:
             await connection.execute("unlisten pgflywheel_doctor")
+
+
+async def uses(database: Database) -> list[str]:
+    """Return what this install has work for that needs an optional package: kinds of work, and names of checks."""
+    return await database.rows(
+        str,
+        """
+        select use from (
+          select 'judges' as use, exists (select from flywheel.provider_status) as used
+          union all
+          select 'sentences', exists (select from flywheel.embedder_status
+                                       where kind = 'sentence_transformers' and status <> 'retired')
+          union all
+          select 'vectors', exists (select from flywheel.embedder_status where span_permille > 0 and status = 'serving')
+          union all
+          select distinct definition ->> 'callable', true from flywheel.validator_status
+           where kind = 'python' and status in ('active', 'shadow')) as known
+         where used order by use
+        """,
+    )
+
+
+async def chores_left(database: Database) -> list[ChoreLeft]:
+    """Return the chores that workers could not do, with what they said of it."""
+    return await database.rows(
+        ChoreLeft,
+        """
+        select 'clusters of ' || project as chore, note from flywheel.cluster_status where note is not null
+        union all
+        select 'drift of inputs', evidence ->> 'note' from flywheel.drift_status
+         where kind = 'domain_classifier' and project is null and evidence ? 'note'
+         order by 1
+        """,
+    )
 
 
 async def workers(database: Database) -> list[Worker]:

@@ -18,7 +18,6 @@ from pgflywheel.analysis.clusters import HEADER_BYTES, kept, named
 from pgflywheel.db import clusters
 from pgflywheel.db.clusters import Due, Sampled
 from pgflywheel.db.connect import Database
-from pgflywheel.errors import FlywheelError
 from pgflywheel.worker.site import Site
 
 log = logging.getLogger(__name__)
@@ -47,6 +46,8 @@ async def _form(database: Database, due: Due) -> None:
     sampled = await clusters.sample(database, due)
     groups: list[int] = []
     note = None if installed() else MISSING
+    if note:
+        log.warning("clusters only grow and merge", extra={"project": due.project, "problem": note})
     try:
         if note is None:
             groups = await _groups(sampled, await clusters.minimum(database))
@@ -115,11 +116,6 @@ class Clusters:
         """Look until cancelled."""
         while True:
             await asyncio.sleep(LOOK_SECONDS * random.uniform(0.5, 1.5))
-            try:
+            with self.site.going_on("clusters"):
                 await recluster(self.site.database)
                 await word(self.site.database)
-            except FlywheelError as error:
-                self.site.doubt("clusters", error)
-            except Exception:
-                log.exception("forming clusters failed in the worker itself")
-                self.site.doubt("clusters", None)

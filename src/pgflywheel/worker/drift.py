@@ -9,13 +9,13 @@ import asyncio
 import logging
 import random
 from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from pgflywheel.db import drift
 from pgflywheel.db.connect import Database
 from pgflywheel.db.drift import DueDomain, Vector
-from pgflywheel.errors import FlywheelError
 from pgflywheel.worker.site import Site
 
 if TYPE_CHECKING:
@@ -33,11 +33,18 @@ def installed() -> bool:
     return find_spec("sklearn") is not None
 
 
+@cache
+def say_missing() -> None:
+    """Say in the log, once, that weeks are to be compared and cannot be."""
+    log.warning("weeks are not compared", extra={"problem": MISSING})
+
+
 async def compare_weeks(database: Database) -> int:
     """Compare what is due and not in another worker's hands; return how many were compared."""
     compared = 0
     for due in await drift.due_domains(database):
         if not installed():
+            say_missing()
             await drift.note_domain(database, None, None, None, None, {"note": MISSING})
             return compared
         if await drift.take_turn(database, f"domain {due.project!r} {due.node!r}", TURN_SECONDS):
@@ -79,11 +86,7 @@ class DomainTests:
 
     async def run(self) -> None:
         """Look until cancelled."""
-        if not installed():
-            log.info("weeks are not compared here", extra={"reason": MISSING})
         while True:
             await asyncio.sleep(LOOK_SECONDS * random.uniform(0.5, 1.5))
-            try:
+            with self.site.going_on("domain tests"):
                 await compare_weeks(self.site.database)
-            except FlywheelError as error:
-                self.site.doubt("domain tests", error)

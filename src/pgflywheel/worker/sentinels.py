@@ -19,7 +19,7 @@ from uuid import UUID
 from pgflywheel.db import calls, drift
 from pgflywheel.db.judgements import Subject
 from pgflywheel.db.queue import Version
-from pgflywheel.errors import FlywheelError, UsageError
+from pgflywheel.errors import UsageError
 from pgflywheel.judge.definition import JudgeDefinition
 from pgflywheel.judge.entry import announced, answered, failed
 from pgflywheel.judge.failures import CallFailed
@@ -64,10 +64,8 @@ class Sentinels:
         """Look until cancelled."""
         while True:
             await asyncio.sleep(LOOK_SECONDS * random.uniform(0.5, 1.5))
-            try:
+            with self.site.going_on("sentinels"):
                 await self.ask_due()
-            except FlywheelError as error:
-                self.site.doubt("sentinels", error)
 
     async def ask_due(self) -> int:
         """Ask the judges that are due and in nobody's hands; return how many runs were written."""
