@@ -16,7 +16,6 @@ from time import time
 
 from pgflywheel.db import alerts
 from pgflywheel.db.alerts import Delivery
-from pgflywheel.errors import FlywheelError
 from pgflywheel.worker.site import Site
 from pgflywheel.worker.webhook import SIGNATURE, Address, NotSent, post, signature
 
@@ -40,10 +39,8 @@ class Deliveries:
         """Deliver until cancelled."""
         try:
             while True:
-                try:
+                with self.site.going_on("alert messages"):
                     await self.look()
-                except FlywheelError as error:
-                    self.site.doubt("alert messages", error)
                 await asyncio.sleep(LOOK_SECONDS)
         finally:
             for task in self.sending:
@@ -63,16 +60,11 @@ class Deliveries:
 
     async def _deliver(self, delivery: Delivery) -> None:
         """Send one message and note what came of it; whatever goes wrong, its lease ends."""
-        try:
+        with self.site.going_on("alert messages", channel=delivery.channel):
             problem = await self._problem(delivery)
             if problem:
                 log.warning("an alert was not delivered", extra={"channel": delivery.channel, "problem": problem})
             await alerts.settle_delivery(self.site.database, delivery, problem)
-        except FlywheelError as error:
-            self.site.doubt("alert messages", error)
-        except Exception:
-            log.exception("delivering an alert failed in the worker itself", extra={"channel": delivery.channel})
-            self.site.doubt("alert messages", None)
 
     async def _problem(self, delivery: Delivery) -> str | None:
         """Post a message; None when it was taken."""

@@ -119,12 +119,8 @@ class BatchLane:
     async def _run_group(self, batch: Batch) -> None:
         """Hand in the spans of one version; what an error leaves claimed is claimed again."""
         try:
-            await self._hand_in(batch)
-        except FlywheelError as error:
-            self.site.doubt("batch", error)
-        except Exception:
-            log.exception("handing in a batch failed in the worker itself")
-            self.site.doubt("batch", None)
+            with self.site.going_on("batch"):
+                await self._hand_in(batch)
         finally:
             self.site.put_down(batch.fences)
 

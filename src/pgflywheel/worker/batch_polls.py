@@ -45,10 +45,8 @@ class Polls:
     async def run(self) -> None:
         """Ask until cancelled."""
         while True:
-            try:
+            with self.site.going_on("batches"):
                 await self.look()
-            except FlywheelError as error:
-                self.site.doubt("batches", error)
             await asyncio.sleep(LOOK_SECONDS)
 
     async def look(self) -> None:
@@ -62,12 +60,8 @@ class Polls:
         self.desk.in_hand.add(batch.batch_id)
         self.site.in_hand.add(batch.batch_id)  # a worker that reads a batch is not idle
         try:
-            await self._look_at(worker_id, batch)
-        except FlywheelError as error:
-            self.site.doubt("batches", error)
-        except Exception:
-            log.exception("reading a batch failed in the worker itself", extra={"batch": str(batch.batch_id)})
-            self.site.doubt("batches", None)
+            with self.site.going_on("batches", batch=str(batch.batch_id)):
+                await self._look_at(worker_id, batch)
         finally:
             self.desk.in_hand.discard(batch.batch_id)
             self.site.put_down([batch.batch_id])

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
 from uuid import UUID
 
 from pgflywheel.db import queue
-from pgflywheel.errors import FlywheelError
 from pgflywheel.records import Claimed
 from pgflywheel.worker.batch import Batch, Runner, alike
 from pgflywheel.worker.site import Site
 
-log = logging.getLogger(__name__)
 BATCHES = 2
 FIRST_JOBS, MOST_JOBS = 16, 1000
 TARGET_SPANS, FEWEST_SPANS = 5_000, 100
@@ -87,11 +84,7 @@ class Bulk:
     async def _run_group(self, batch: Batch) -> None:
         """Run a batch; an error the world around caused leaves its jobs to be claimed again."""
         try:
-            await self.runner.run(batch)
-        except FlywheelError as error:
-            self.site.doubt("batch", error)
-        except Exception:
-            log.exception("a batch failed in the worker itself")
-            self.site.doubt("batch", None)
+            with self.site.going_on("batch"):
+                await self.runner.run(batch)
         finally:
             self.site.put_down(batch.fences)

@@ -65,6 +65,13 @@ class Embed:
     async def _safely(self, batch: Batch) -> None:
         """Embed a batch; an error the world around caused leaves its jobs to be claimed again."""
         try:
+            with self.site.going_on("embed"):
+                await self._embed_or_put_off(batch)
+        finally:
+            self.site.put_down(batch.fences)
+
+    async def _embed_or_put_off(self, batch: Batch) -> None:
+        try:
             try:
                 await self._embed(batch)
             except CallFailed as failure:
@@ -75,13 +82,6 @@ class Embed:
         except UsageError as error:
             detail = " ".join(filter(None, (error.message, error.detail, error.hint)))
             await self._put_off(batch, LONG_WAIT_SECONDS, "raised", detail, costs=False)
-        except FlywheelError as error:
-            self.site.doubt("embed", error)
-        except Exception:
-            log.exception("embedding failed in the worker itself")
-            self.site.doubt("embed", None)
-        finally:
-            self.site.put_down(batch.fences)
 
     async def _embed(self, batch: Batch) -> None:
         database, begun = self.site.database, datetime.now(UTC)

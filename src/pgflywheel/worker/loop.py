@@ -19,7 +19,7 @@ from typing import Any
 from pgflywheel.db import queue
 from pgflywheel.db.connect import open_database
 from pgflywheel.db.version import require_current
-from pgflywheel.errors import FlywheelError, Unreachable
+from pgflywheel.errors import FlywheelError
 from pgflywheel.worker.alerts import Deliveries
 from pgflywheel.worker.asks import Kind
 from pgflywheel.worker.batch_endpoint import BatchLane, Desk
@@ -31,6 +31,7 @@ from pgflywheel.worker.callables import Check
 from pgflywheel.worker.clusters import Clusters
 from pgflywheel.worker.drift import DomainTests
 from pgflywheel.worker.embed import Embed
+from pgflywheel.worker.faults import hopeless
 from pgflywheel.worker.health import Pages, serving
 from pgflywheel.worker.index_upkeep import IndexUpkeep
 from pgflywheel.worker.judge import Judge
@@ -140,7 +141,7 @@ class Worker:
     async def _warm(self) -> None:
         """Have the processes ready before the first job, where checks will want them."""
         if "bulk" in self.wakes:
-            with suppress(FlywheelError):
+            with self.site.going_on("warming up"):
                 definitions = await queue.process_definitions(self.site.database)
                 await self.site.pool.warm([Check.of(definition) for definition in definitions])
 
@@ -215,9 +216,13 @@ class Worker:
     async def _stop_when_idle(self) -> None:
         while not self.site.stopping.is_set():
             await asyncio.sleep(IDLE_LOOK_SECONDS)
-            with suppress(Unreachable):
+            try:
                 if not self.site.in_hand and await queue.is_idle(self.site.database, self.site.options.lanes):
                     self.stop()
+            except FlywheelError as error:
+                if hopeless(error):
+                    raise
+                self.site.doubt("looking for work", error)
 
     def health(self) -> dict[str, object]:
         """Return what /health says."""

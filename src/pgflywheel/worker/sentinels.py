@@ -90,7 +90,7 @@ class Sentinels:
         return True
 
     async def _verdicts(self, version: Version, subjects: list[Subject]) -> list[dict[str, Any]]:
-        """Return a row for each sentinel; after the first that cannot be had no call begins, those begun are settled."""
+        """Return a row for each sentinel; after the first that fails no call begins, those begun are settled."""
         definition = JudgeDefinition.of(version.validator, version.definition)
         shown = await self.shots.of(self.site.lease.worker_id, version.version_id, definition, subjects)
         hands = asyncio.Semaphore(AT_A_TIME)

@@ -6,7 +6,8 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import monotonic
 from uuid import UUID
@@ -77,6 +78,17 @@ class Site:
         self.metrics.errors.labels(part).inc()
         if error:
             log.warning("%s failed; going on", part, extra={"error": error.message, "detail": error.detail})
+
+    @contextmanager
+    def going_on(self, part: str, **about: object) -> Iterator[None]:
+        """Log and count what goes wrong in one part of the worker; it ends neither the worker nor another part."""
+        try:
+            yield
+        except FlywheelError as error:
+            self.doubt(part, error)
+        except Exception:
+            log.exception("%s failed in the worker itself; going on", part, extra=about)
+            self.doubt(part, None)
 
     def tell(self, validator: str, reason: str) -> bool:
         """Tell whether to log that spans of a validator wait for a reason: once a minute, not for each span."""
