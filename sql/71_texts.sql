@@ -184,31 +184,6 @@ end;
 comment on function flywheel.trigram_similarity is
   'Share of trigrams two texts have in common, 0 to 1, the same number as similarity() of pg_trgm; 0 where neither has a word.';
 
--- rephrase_score: weights are starting values of ours, to be fitted on labelled pairs.
-create or replace function flywheel.rephrase_score(
-  previous text, next text, cosine double precision, gap_seconds double precision, out kind text, out score double precision)
-language plpgsql immutable parallel safe security invoker
-set search_path = pg_catalog, pg_temp
-as $function$
-declare
-  alike double precision := flywheel.trigram_similarity(previous, next);
-  near double precision := coalesce(cosine, 0.6 + 0.35 * alike);
-  denies constant text := '^\W*(no|nope|wrong|again|actually|instead|i (meant|mean|said|asked)|not (what|that|this)|(that|this)([’'']s| is) (not|wrong)|you misunderstood)\M';
-  follows constant text := '^\W*(and|also|then|so|ok|okay|thanks|thank you|great|perfect|what about|how about)\M';
-begin
-  if gap_seconds < 0 or gap_seconds > 180 or gap_seconds is null then
-    return;
-  end if;
-  kind := case when near >= 0.995 or lower(btrim(previous)) = lower(btrim(next)) then 'retry' when near >= 0.75 then 'rephrase' end;
-  if kind is not null then
-    score := flywheel._rephrase_chance(near, gap_seconds, alike, lower(next) ~ denies,
-      lower(next) ~ follows or char_length(next) > 2 * char_length(previous) + 40);
-  end if;
-end
-$function$;
-comment on function flywheel.rephrase_score is
-  'Whether the next question of a session asks the previous one again: kind is retry (the same text) or rephrase, null for neither, score how likely. cosine is that of their embeddings; without one, shared trigrams stand in. A weak sign that the answer failed, never a label.';
-
 create or replace function flywheel._rephrase_chance(
   cosine double precision, gap_seconds double precision, alike double precision, denies boolean, follows boolean)
 returns double precision
@@ -219,9 +194,50 @@ begin atomic
 end;
 comment on function flywheel._rephrase_chance is 'Internal: how likely a question is one asked again, by the weights we begin with.';
 
+create or replace function flywheel._rephrase_kind(previous text, next text, cosine double precision, alike double precision) returns text
+language sql immutable parallel safe security invoker
+begin atomic
+  select case when coalesce(cosine, 0.6 + 0.35 * alike) >= 0.995 or lower(btrim(previous)) = lower(btrim(next)) then 'retry'
+              when coalesce(cosine, 0.6 + 0.35 * alike) >= 0.75 then 'rephrase' end;
+end;
+comment on function flywheel._rephrase_kind is
+  'Internal: whether one question is another (retry), in other words (rephrase), or not (null); alike stands in for a cosine.';
+
+create or replace function flywheel._score_rephrase(
+  previous text, next text, cosine double precision, gap_seconds double precision, alike double precision) returns double precision
+language sql immutable parallel safe security invoker
+begin atomic
+  select flywheel._rephrase_chance(coalesce(cosine, 0.6 + 0.35 * alike), gap_seconds, alike,
+    lower(next) ~ '^\W*(no|nope|wrong|again|actually|instead|i (meant|mean|said|asked)|not (what|that|this)|(that|this)([’'']s| is) (not|wrong)|you misunderstood)\M',
+    lower(next) ~ '^\W*(and|also|then|so|ok|okay|thanks|thank you|great|perfect|what about|how about)\M'
+      or char_length(next) > 2 * char_length(previous) + 40);
+end;
+comment on function flywheel._score_rephrase is 'Internal: how likely a question that asks another again was asked because the answer failed.';
+
+-- rephrase_score: weights are starting values of ours, to be fitted on labelled pairs.
+create or replace function flywheel.rephrase_score(
+  previous text, next text, cosine double precision, gap_seconds double precision, out kind text, out score double precision)
+language plpgsql immutable parallel safe security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  alike double precision := flywheel.trigram_similarity(previous, next);
+begin
+  if gap_seconds < 0 or gap_seconds > 180 or gap_seconds is null then
+    return;
+  end if;
+  kind := flywheel._rephrase_kind(previous, next, cosine, alike);
+  if kind is not null then
+    score := flywheel._score_rephrase(previous, next, cosine, gap_seconds, alike);
+  end if;
+end
+$function$;
+comment on function flywheel.rephrase_score is
+  'Whether the next question of a session asks the previous one again: kind is retry (the same text) or rephrase, null for neither, score how likely. cosine is that of their embeddings; without one, shared trigrams stand in. A weak sign that the answer failed, never a label.';
+
 -- Pure, so for everyone who reads numbers; what views call is run as whoever reads them.
 select flywheel._grant(role, 'execute on function flywheel.' || name)
   from unnest(array['flywheel_analyst', 'flywheel_reviewer', 'flywheel_worker', 'flywheel_admin']) as role, unnest(array[
   '_levenshtein', '_symbols', '_shared_start', '_piece_distance', 'edit_ratio', 'edit_class', '_material', 'material_change',
-  '_trigrams', 'trigram_similarity', '_rephrase_chance', 'rephrase_score'
+  '_trigrams', 'trigram_similarity', '_rephrase_chance', '_rephrase_kind', '_score_rephrase', 'rephrase_score'
 ]) as name;

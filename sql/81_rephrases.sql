@@ -9,6 +9,68 @@ begin atomic
 end;
 comment on function flywheel._ends is 'Internal: beginning and end of a long text, 2,000 characters together.';
 
+-- _trigram_set: what trigram_similarity compares, as a tsvector: the union of two is one merge of sorted lists. Texts are
+-- _ends, since those of a book may be too many for a tsvector. Inlined where it stands in a from, as is the next one.
+create or replace function flywheel._trigram_set(content text) returns table (trigrams tsvector)
+language sql immutable parallel safe security invoker
+begin atomic
+  select array_to_tsvector(array(
+    select substr(padded.word, place, 3)
+      from (select '  ' || found || ' ' from string_to_table(regexp_replace(lower(content), '[^[:alnum:]]+', ' ', 'g'), ' ') as found
+             where found <> '' offset 0) as padded (word)
+     cross join lateral generate_series(1, char_length(padded.word) - 2) as place));
+end;
+comment on function flywheel._trigram_set is 'Internal: the trigrams of a text of some thousand characters, as a set.';
+
+create or replace function flywheel._shared_trigrams(a tsvector, b tsvector) returns table (share double precision)
+language sql immutable parallel safe security invoker
+begin atomic
+  select coalesce((length(a) + length(b) - either.n)::double precision / nullif(either.n, 0), 0)
+    from (select length(a || b) offset 0) as either (n);
+end;
+comment on function flywheel._shared_trigrams is 'Internal: share of trigrams two sets have in common, as trigram_similarity has it.';
+
+-- _paced_turns: requests of sessions, each with what the same user asked next. All windows are over one order, so sessions are
+-- sorted once. Trigrams are taken once for each text (the order keeps the planner from taking them again in lead()), and where
+-- vectors serve not at all: there few pairs want them.
+create or replace function flywheel._paced_turns(since timestamptz, until timestamptz)
+returns table (started_at timestamptz, project text, environment text, release text, node text, session_id text, span_id uuid, trace_id uuid,
+  revision integer, words text, trigrams tsvector, next_span_id uuid, next_started_at timestamptz, next_revision integer, next_words text,
+  next_trigrams tsvector, gap double precision)
+language sql stable security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+  select turn.started_at, turn.project, turn.environment, turn.release, turn.node, turn.session_id, turn.span_id, turn.trace_id, turn.revision,
+         turn.words, turn.trigrams, lead(turn.span_id) over ordered, lead(turn.started_at) over ordered, lead(turn.revision) over ordered,
+         lead(turn.words) over ordered, lead(turn.trigrams) over ordered,
+         extract(epoch from lead(turn.started_at) over ordered - turn.started_at)::double precision
+    from (
+      select paced.*, ends.words, case when paced.near and not exists (
+                        select from flywheel.embedders where embedders.status = 'serving' and embedders.kind <> 'hashing')
+                   then (select found.trigrams from flywheel._trigram_set(ends.words) as found) end as trigrams
+        from (
+          select asked.*, max(asked.pace) over (partition by asked.project, asked.session_id, asked.user_id order by asked.started_at, asked.span_id
+                                                 rows between unbounded preceding and unbounded following) as busiest
+            from (
+              select spans.started_at, spans.project, spans.environment, spans.release, spans.node, spans.session_id, spans.user_id,
+                     spans.span_id, spans.trace_id, spans.revision, spans.input,
+                     coalesce(lead(spans.started_at) over turns - spans.started_at <= interval '180 seconds', false)
+                       or coalesce(spans.started_at - lag(spans.started_at) over turns <= interval '180 seconds', false) as near,
+                     count(*) over (partition by spans.project, spans.session_id, spans.user_id order by spans.started_at
+                                    range between interval '1 minute' preceding and current row) as pace
+                from flywheel.spans
+               where spans.parent_span_id is null and spans.session_id <> '' and spans.input is not null
+                 and spans.started_at >= since and spans.started_at < until + interval '180 seconds'
+              window turns as (partition by spans.project, spans.session_id, spans.user_id order by spans.started_at, spans.span_id)) as asked
+             ) as paced
+       cross join lateral (select flywheel._ends(paced.input)) as ends (words)
+       where paced.busiest <= 20
+       order by paced.project, paced.session_id, paced.user_id, paced.started_at, paced.span_id) as turn
+  window ordered as (partition by turn.project, turn.session_id, turn.user_id order by turn.started_at, turn.span_id)
+$function$;
+comment on function flywheel._paced_turns is
+  'Internal: requests of sessions from since on with the next one of each, until 180 seconds after until. Trigrams are null where vectors serve.';
+
 -- _turns: requests of sessions, each with what the same user asked next within three minutes. Sessions with more than 20
 -- turns in any minute are no person's. The hashing embedder knows no meaning: where it serves, shared trigrams are asked.
 create or replace function flywheel._turns(since timestamptz, until timestamptz)
@@ -17,47 +79,36 @@ returns table (started_at timestamptz, project text, environment text, release t
 language sql stable security definer
 set search_path = pg_catalog, pg_temp
 as $function$
-  with turn as (
-    select spans.started_at, spans.project, spans.environment, spans.release, spans.node, spans.session_id, spans.user_id, spans.span_id,
-           spans.trace_id, spans.revision, spans.input,
-           lead(spans.span_id) over ordered as next_span_id, lead(spans.started_at) over ordered as next_started_at,
-           lead(spans.revision) over ordered as next_revision, lead(spans.input) over ordered as next_input,
-           count(*) over (partition by spans.project, spans.session_id, spans.user_id order by spans.started_at
-                          range between interval '1 minute' preceding and current row) as pace
-      from flywheel.spans
-     where spans.parent_span_id is null and spans.session_id <> '' and spans.input is not null
-       and spans.started_at >= since and spans.started_at < until + interval '180 seconds'
-    window ordered as (partition by spans.project, spans.session_id, spans.user_id order by spans.started_at, spans.span_id)
-  ), paced as materialized (
-    select turn.*, max(turn.pace) over (partition by turn.project, turn.session_id, turn.user_id) as busiest,
-           extract(epoch from turn.next_started_at - turn.started_at)::double precision as gap
-      from turn
-  )
-  select paced.started_at, paced.project, paced.environment, paced.release, paced.node, paced.session_id, paced.span_id,
+  select turn.started_at, turn.project, turn.environment, turn.release, turn.node, turn.session_id, turn.span_id,
          paired.next_span_id, paired.gap, paired.kind, paired.score, paired.similarity, paired.similar_by
-    from paced
+    from flywheel._paced_turns(since, until) as turn
     left join lateral (
-      select paced.next_span_id, paced.gap, asked.kind, asked.score,
-             coalesce(near.cosine, flywheel.trigram_similarity(ends.input, ends.next_input)) as similarity,
+      select turn.next_span_id, turn.gap, asked.kind, coalesce(near.cosine, shared.alike) as similarity,
+             flywheel._score_rephrase(turn.words, turn.next_words, near.cosine, turn.gap,
+               coalesce(shared.alike, flywheel.trigram_similarity(turn.words, turn.next_words))) as score,
              case when near.cosine is null then 'trigrams' else 'embedding' end as similar_by
-        from (select flywheel._ends(paced.input), flywheel._ends(paced.next_input)) as ends (input, next_input)
+        from (select) as pair
         left join lateral (
           select 1 - (mine.embedding operator(public.<=>) theirs.embedding)
             from flywheel.embedders
             join flywheel.span_embeddings as mine
-              on (mine.span_id, mine.embedder_id, mine.part, mine.started_at) = (paced.span_id, embedders.embedder_id, 'input', paced.started_at)
+              on (mine.span_id, mine.embedder_id, mine.part, mine.started_at) = (turn.span_id, embedders.embedder_id, 'input', turn.started_at)
             join flywheel.span_embeddings as theirs
-              on (theirs.span_id, theirs.embedder_id, theirs.part, theirs.started_at) = (paced.next_span_id, embedders.embedder_id, 'input', paced.next_started_at)
+              on (theirs.span_id, theirs.embedder_id, theirs.part, theirs.started_at) = (turn.next_span_id, embedders.embedder_id, 'input', turn.next_started_at)
            where embedders.status = 'serving' and embedders.kind <> 'hashing'
-             and (mine.revision, theirs.revision) = (paced.revision, paced.next_revision)) as near (cosine) on true
-       cross join lateral flywheel.rephrase_score(ends.input, ends.next_input, near.cosine, paced.gap) as asked
-       where paced.gap <= 180 and asked.kind is not null
+             and (mine.revision, theirs.revision) = (turn.revision, turn.next_revision)) as near (cosine) on true
+        left join lateral (
+          select coalesce((select found.share from flywheel._shared_trigrams(turn.trigrams, turn.next_trigrams) as found where turn.trigrams is not null),
+                          flywheel.trigram_similarity(turn.words, turn.next_words))
+           where near.cosine is null offset 0) as shared (alike) on true
+       cross join lateral (select flywheel._rephrase_kind(turn.words, turn.next_words, near.cosine, shared.alike) offset 0) as asked (kind)
+       where turn.gap <= 180 and asked.kind is not null
          and not exists (
            select from flywheel.feedback as liked
-            where (liked.span_id = paced.span_id or liked.span_id is null and liked.trace_id = paced.trace_id)
+            where (liked.span_id = turn.span_id or liked.span_id is null and liked.trace_id = turn.trace_id)
               and (liked.kind in ('copy', 'accept') or liked.kind = 'thumb' and liked.value > 0)
-              and liked.created_at between paced.started_at and paced.next_started_at)) as paired on true
-   where paced.busiest <= 20 and paced.started_at < until
+              and liked.created_at between turn.started_at and turn.next_started_at)) as paired on true
+   where turn.started_at < until
 $function$;
 comment on function flywheel._turns is 'Internal: requests of sessions in [since, until), each with the pair it makes with the next one, if any.';
 
