@@ -81,6 +81,38 @@ end
 $function$;
 comment on function flywheel._normal_quantile is 'Internal: the standard normal quantile of p, for 0 < p < 1.';
 
+-- _t_quantile: from a series around the normal quantile, then Newton on the logarithm of the tail.
+create or replace function flywheel._t_quantile(p double precision, degrees double precision) returns double precision
+language plpgsql immutable strict parallel safe security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  z double precision := flywheel._normal_quantile(p);
+  t double precision := z + (z ^ 3 + z) / (4 * degrees) + (5 * z ^ 5 + 16 * z ^ 3 + 3 * z) / (96 * degrees ^ 2)
+                        + (3 * z ^ 7 + 19 * z ^ 5 + 17 * z ^ 3 - 15 * z) / (384 * degrees ^ 3);
+  scale double precision;
+  tail double precision;
+  step double precision;
+begin
+  if p = 0.5 or degrees > 1e5 then
+    return t;
+  elsif p < 0.5 then
+    return -flywheel._t_quantile(1 - p, degrees);
+  elsif degrees = 1 then
+    return tan(pi() * (p - 0.5));
+  end if;
+  scale := exp(-flywheel._log_beta(degrees / 2, 0.5)) / sqrt(degrees);
+  for round in 1 .. 20 loop
+    tail := flywheel._incomplete_beta(degrees / (degrees + t * t), degrees / 2, 0.5) / 2;
+    step := ln(tail / (1 - p)) * tail / (scale * (1 + t * t / degrees) ^ (-(degrees + 1) / 2));
+    t := t + step;
+    exit when abs(step) < 1e-12 * t;
+  end loop;
+  return t;
+end
+$function$;
+comment on function flywheel._t_quantile is 'Internal: the quantile p of Student''s t, for 0 < p < 1 and degrees of freedom from 1 on.';
+
 create or replace function flywheel._require(holds boolean, message text, hint text) returns void
 language plpgsql immutable parallel safe security invoker
 set search_path = pg_catalog, pg_temp
@@ -233,7 +265,7 @@ comment on function flywheel.begg_greenes is
 -- Pure, so for everyone who reads numbers; what views call is run as whoever reads them.
 select flywheel._grant(role, 'execute on function flywheel.' || name)
   from unnest(array['flywheel_analyst', 'flywheel_reviewer', 'flywheel_worker', 'flywheel_admin']) as role, unnest(array[
-  '_lgamma', '_log_beta', '_incomplete_beta', '_binomial_cdf', '_normal_quantile', '_require', 'wilson_interval',
+  '_lgamma', '_log_beta', '_incomplete_beta', '_binomial_cdf', '_normal_quantile', '_t_quantile', '_require', 'wilson_interval',
   'clopper_pearson_upper', '_log_likelihood', 'confidence_sequence', 'mcnemar_exact', 'paired_log_e',
   'corrected_rate', 'begg_greenes'
 ]) as name;

@@ -1,4 +1,4 @@
--- Estimates: what a rate or a mean is, from a judge who errs, few labels and sums that add up.
+-- Estimates: what a rate is, from a judge who errs, few labels and sums that add up.
 --
 -- Pure functions of additive state. Wald's interval is nowhere shown: it is too short where labels are few or rates are
 -- near 0 or 1, and has no width where all labels agree. Standard errors are given beside, as the public libraries have them.
@@ -131,6 +131,21 @@ $function$;
 comment on function flywheel.rogan_gladen is
   'Pass rate behind a judge''s verdicts, where labels come from other rows (tp, fp judged pass; fn, tn judged fail; labels not drawn by verdict). method is labels_only (their own rate) where the judge is no better than chance or labels lack a verdict, none without labels.';
 
+-- _students_interval: around a rate that was moved by two passes and two fails more, so that agreeing labels are no certainty
+-- (of one stratum: Agresti and Coull; of several, which share them evenly: Price and Bonett). Student's t, for few labels tell their
+-- spread badly. unknown: half the weight of what has no label, added linearly, for it is ignorance and not noise.
+create or replace function flywheel._students_interval(
+  rate double precision, moved double precision, variance double precision, degrees double precision, unknown double precision,
+  confidence double precision, out low double precision, out high double precision)
+language sql immutable parallel safe security invoker
+begin atomic
+  select case when rate + moved - half is null then 0 else greatest(0, least(rate, moved - half - unknown)) end,
+         case when rate + moved + half is null then 1 else least(1, greatest(rate, moved + half + unknown)) end
+    from (select sqrt(variance) * flywheel._t_quantile(0.5 + confidence / 2, greatest(1, degrees))) as spread (half);
+end;
+comment on function flywheel._students_interval is
+  'Internal: interval of an estimate with two passes and two fails more; [0, 1] where there is none.';
+
 create or replace function flywheel.stratified_rate(
   sizes bigint[], labels bigint[], passes bigint[], confidence double precision default 0.95, minimum_labels integer default 10,
   out rate double precision, out low double precision, out high double precision, out strata integer)
@@ -145,34 +160,33 @@ begin
     format('%s, %s and %s are no sizes, labels and passes of the same strata', sizes, labels, passes),
     'Give one size, one number of labels and one of passing labels for each stratum.');
   with merged as (
-    select sum(size)::double precision as size, sum(labelled) as labelled, sum(passed) as passed
+    select sum(size)::double precision as size, sum(labelled)::double precision as labelled, sum(passed)::double precision as passed
       from unnest(sizes, labels, passes) with ordinality as given (size, labelled, passed, place)
      group by case when labelled >= minimum_labels then place else 0 end
     having sum(size) > 0
   ), stratum as (
-    select size / sum(size) over () as weight, sum(size) over () as total, labelled,
-           coalesce(passed::double precision / nullif(labelled, 0), 0.5) as p,
-           flywheel.wilson_interval(passed::bigint, labelled::bigint, confidence) as wilson
-      from merged
+    select size / sum(size) over () as weight, sum(size) over () as total, labelled, coalesce(passed / nullif(labelled, 0), 0.5) as p,
+           case when labelled > 0 then (passed + more) / (labelled + 2 * more) else 0.5 end as moved,
+           case when labelled > 0 then (passed + more) * (labelled - passed + more) / (labelled + 2 * more) ^ 3 else 0 end as variance
+      from (select *, 2.0::double precision / nullif(count(*) filter (where labelled > 0) over (), 0) as more from merged) as added
   )
-  select sum(weight * p) filter (where labelled > 0) as known, sum(weight * p) as mean, count(*) as strata,
+  select sum(weight * p) as mean, sum(weight * moved) as moved, count(*) as strata, sum(labelled) as labelled,
          coalesce(sum(weight) filter (where labelled = 0), 0) / 2 as unknown,
-         sqrt(sum((weight * (p - (wilson).low)) ^ 2) filter (where labelled > 0) + max(shares)) as below,
-         sqrt(sum((weight * ((wilson).high - p)) ^ 2) filter (where labelled > 0) + max(shares)) as above
+         sum(weight ^ 2 * variance) + greatest(0, sum(weight * p ^ 2) - sum(weight * p) ^ 2) / max(total) as variance,
+         sum((weight ^ 2 * variance) ^ 2 / greatest(1, labelled - 1)) as uncertain
     into found
-    from stratum,
-         (select flywheel._normal_quantile(0.5 + confidence / 2) ^ 2 * greatest(0, sum(weight * p ^ 2) - sum(weight * p) ^ 2) / max(total)
-            from stratum) as between_strata (shares);
-  rate := case when found.known is not null then found.mean end;
-  low := coalesce(greatest(0, rate - found.unknown - found.below), 0);
-  high := coalesce(least(1, rate + found.unknown + found.above), 1);
+    from stratum;
+  rate := case when found.labelled > 0 then least(1, found.mean) end;
   strata := found.strata;
+  select * into low, high
+    from flywheel._students_interval(rate, found.moved, found.variance, found.variance ^ 2 / nullif(found.uncertain, 0), found.unknown, confidence);
 end
 $function$;
 comment on function flywheel.stratified_rate is
   'Rate over strata that were labelled unequally: sizes, labels and passing labels, one of each for each stratum. Strata with fewer than minimum_labels are merged into one; what has no label at all adds half its weight to both sides. No labels: null, [0, 1].';
 
 -- stratified_ppi_rate: PPI++ with a lambda for each stratum, weighed by size. Sums of strata with few labels are added up first.
+-- A pass more that the judge fails, and a fail more that it passes, add 1 and lambda² to the squares.
 create or replace function flywheel.stratified_ppi_rate(
   n bigint[], sum_y double precision[], sum_f double precision[], sum_yf double precision[], sum_ff double precision[],
   sum_yy double precision[], others bigint[], others_sum_f double precision[], others_sum_ff double precision[],
@@ -193,27 +207,33 @@ begin
     having sum(given.labelled) + sum(rest) > 0
   ), stratum as (
     select labelled, (labelled + rest) / sum(labelled + rest) over ()::double precision as weight,
-           coalesce(ppi.rate, y / nullif(labelled, 0), 0.5) as p,
+           coalesce(ppi.rate, y / nullif(labelled, 0), 0.5) as p, coalesce(ppi.lambda, 0) as lambda,
            case when labelled < 2 then 0
-                else coalesce(ppi.standard_error, sqrt(greatest(0, yy / labelled - (y / labelled) ^ 2) / (labelled - 1))) end as error
+                else coalesce(ppi.standard_error, sqrt(greatest(0, yy / labelled - (y / labelled) ^ 2) / (labelled - 1))) end as error,
+           2.0::double precision / nullif(count(*) filter (where labelled > 1) over (), 0) as more
       from merged
-      left join lateral flywheel._ppi(labelled, y, f, yf, ff, yy, rest, rest_f, rest_ff, 1, 'infinity') as ppi on labelled > 1 and rest > 1
+      left join lateral flywheel._ppi(case when labelled > 1 and rest > 1 then labelled end, y, f, yf, ff, yy, rest, rest_f, rest_ff, 1, 'infinity') as ppi on true
+  ), moved as (
+    select *, case when labelled > 1 then (labelled * p + more) / (labelled + 2 * more) else 0.5 end as moved,
+           case when labelled > 1 then ((weight * labelled * error) ^ 2 + weight ^ 2 * more * (1 + lambda ^ 2)) / (labelled + 2 * more) ^ 2 else 0 end as spread
+      from stratum
   )
   select sum(weight * p) as mean, sqrt(sum((weight * error) ^ 2)) as error, sum(labelled)::bigint as labelled, count(*) as strata,
-         coalesce(sum(weight) filter (where labelled < 2), 0) / 2 as unknown
+         coalesce(sum(weight) filter (where labelled < 2), 0) / 2 as unknown,
+         sum(weight * moved) as moved, sum(spread) as variance, sum(spread ^ 2 / greatest(1, labelled - 1)) as uncertain
     into found
-    from stratum;
+    from moved;
   rate := case when found.labelled > 0 then least(1, greatest(0, found.mean)) end;
   standard_error := case when found.labelled > 1 then found.error end;
   strata := found.strata;
-  select greatest(0, spread.low - found.unknown), least(1, spread.high + found.unknown)
-    into low, high
-    from flywheel._effective_interval(rate, standard_error, found.labelled, confidence) as spread;
+  select * into low, high
+    from flywheel._students_interval(rate, found.moved, found.variance, found.variance ^ 2 / nullif(found.uncertain, 0), found.unknown, confidence);
 end
 $function$;
 comment on function flywheel.stratified_ppi_rate is
   'PPI++ in each stratum, weighed by its rows: arguments as in ppi_rate, one element for each stratum. Strata with fewer than minimum_labels are merged into one; a stratum with fewer than 2 adds half its weight to both sides. No labels: null, [0, 1].';
 
+-- active_rate: the two passes and fails more weigh as much as the labels do on average, and are errors of the judge.
 create or replace function flywheel.active_rate(
   rows bigint, labels bigint, sum_a double precision, sum_b double precision, sum_aa double precision, sum_ab double precision,
   sum_bb double precision, confidence double precision default 0.95,
@@ -233,11 +253,13 @@ begin
     rate := least(1, greatest(0, (sum_b - lambda * sum_a) / rows));
     standard_error := sqrt(greatest(0, var_b - 2 * lambda * cov + lambda ^ 2 * var_a) / rows);
   end if;
-  select * into low, high from flywheel._effective_interval(rate, standard_error, labels, confidence);
+  select * into low, high
+    from flywheel._students_interval(rate, (labels * rate + 2) / (labels + 4),
+      ((labels * standard_error) ^ 2 + 2 * (1 + lambda ^ 2)) / (labels + 4) ^ 2, labels - 1, 0, confidence);
 end
 $function$;
 comment on function flywheel.active_rate is
-  'Rate from labels that were drawn with known probabilities p, over all rows: a = f (x / p - 1) and b = y x / p with judge value f, label y and x = 1 where the row was drawn, else 0. No labels: null, [0, 1].';
+  'Rate from labels that were drawn with known probabilities p, over all rows: a = f (x / p - 1) and b = y x / p with judge value f, label y and x = 1 where the row was drawn, else 0. Its interval is too short where fails hide among rows that are seldom drawn and heavy. No labels: null, [0, 1].';
 
 -- labels_for_half_width: of several strata, with labels given to each by Neyman's rule.
 create or replace function flywheel.labels_for_half_width(
@@ -329,63 +351,9 @@ end;
 comment on function flywheel.rate_difference is
   'How much higher the rate of b is than that of a (two different sets of rows), with Newcombe''s interval; null, [-1, 1] where one has no rows.';
 
--- _t_quantile: from a series around the normal quantile, then Newton on the logarithm of the tail.
-create or replace function flywheel._t_quantile(p double precision, degrees double precision) returns double precision
-language plpgsql immutable strict parallel safe security invoker
-set search_path = pg_catalog, pg_temp
-as $function$
-declare
-  z double precision := flywheel._normal_quantile(p);
-  t double precision := z + (z ^ 3 + z) / (4 * degrees) + (5 * z ^ 5 + 16 * z ^ 3 + 3 * z) / (96 * degrees ^ 2)
-                        + (3 * z ^ 7 + 19 * z ^ 5 + 17 * z ^ 3 - 15 * z) / (384 * degrees ^ 3);
-  scale double precision;
-  tail double precision;
-  step double precision;
-begin
-  if p = 0.5 or degrees > 1e5 then
-    return t;
-  elsif p < 0.5 then
-    return -flywheel._t_quantile(1 - p, degrees);
-  elsif degrees = 1 then
-    return tan(pi() * (p - 0.5));
-  end if;
-  scale := exp(-flywheel._log_beta(degrees / 2, 0.5)) / sqrt(degrees);
-  for round in 1 .. 20 loop
-    tail := flywheel._incomplete_beta(degrees / (degrees + t * t), degrees / 2, 0.5) / 2;
-    step := ln(tail / (1 - p)) * tail / (scale * (1 + t * t / degrees) ^ (-(degrees + 1) / 2));
-    t := t + step;
-    exit when abs(step) < 1e-12 * t;
-  end loop;
-  return t;
-end
-$function$;
-comment on function flywheel._t_quantile is 'Internal: the quantile p of Student''s t, for 0 < p < 1 and degrees of freedom from 1 on.';
-
-create or replace function flywheel.mean_interval(
-  n bigint, sum double precision, sum_of_squares double precision, confidence double precision default 0.95,
-  out mean double precision, out low double precision, out high double precision)
-language plpgsql immutable strict parallel safe security invoker
-set search_path = pg_catalog, pg_temp
-as $function$
-declare
-  squares double precision := sum_of_squares - sum ^ 2 / nullif(n, 0);
-begin
-  perform flywheel._require(n >= 0 and sum_of_squares >= 0 and squares >= -1e-9 * sum_of_squares,
-    format('%s values cannot sum to %s with squares that sum to %s', n, sum, sum_of_squares), 'Give sums of the same values.');
-  mean := sum / nullif(n, 0);
-  if n > 1 and squares > 1e-12 * sum_of_squares then
-    low := mean - flywheel._t_quantile(0.5 + confidence / 2, n - 1) * sqrt(squares / (n - 1) / n);
-    high := 2 * mean - low;
-  end if;
-end
-$function$;
-comment on function flywheel.mean_interval is
-  'Mean of latencies, costs and the like with Student''s interval, from additive sums; no limits (null) below two values and where all are the same. Of few very skewed values the upper limit is too low.';
-
 -- Pure, so for everyone who reads numbers; what views call is run as whoever reads them.
 select flywheel._grant(role, 'execute on function flywheel.' || name)
   from unnest(array['flywheel_analyst', 'flywheel_reviewer', 'flywheel_worker', 'flywheel_admin']) as role, unnest(array[
   '_score_interval', '_effective_interval', '_ppi', 'ppi_rate', 'rogan_gladen', 'stratified_rate', 'stratified_ppi_rate',
-  'active_rate', 'labels_for_half_width', '_width_with', 'labels_to_halve', 'corrected_difference', 'rate_difference',
-  '_t_quantile', 'mean_interval'
+  '_students_interval', 'active_rate', 'labels_for_half_width', '_width_with', 'labels_to_halve', 'corrected_difference', 'rate_difference'
 ]) as name;

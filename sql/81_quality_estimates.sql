@@ -72,7 +72,9 @@ begin
     method := 'post_stratified';
     select * into rate, low, high from flywheel.corrected_rate(tp, fp, fn, tn, passed, judged);
     note := case when tp + fp = 0 and passed > 0 then 'no labels of what it passes: half of that is added to both sides'
-                 when fn + tn = 0 and passed < judged then 'no labels of what it fails: half of that is added to both sides' end;
+                 when fn + tn = 0 and passed < judged then 'no labels of what it fails: half of that is added to both sides'
+                 when fp + tn < 5 then format('%s of %s labels fail: with fewer than 5 the interval may be a little short', fp + tn, labels)
+                 when tp + fn < 5 then format('%s of %s labels pass: with fewer than 5 the interval may be a little short', tp + fn, labels) end;
   elsif others > 0 and judged > 0 then
     select * into plain from flywheel.rogan_gladen(passed, judged, other_tp, other_fp, other_fn, other_tn);
     note := format('%s labels, of other times or slices, and they do not show a judge better than chance', others);

@@ -116,7 +116,7 @@ as $function$
     when 'judged_share' then flywheel._metric_rate('counted.passed + counted.failed', 'counted.n')
     when 'unscored_rate' then flywheel._metric_rate('counted.n - counted.passed - counted.failed', 'counted.n')
     when 'error_rate' then flywheel._metric_rate('counted.errors', 'counted.n - counted.running')
-    when 'mean_value' then 'counted.valued as n, mean.mean as value, greatest(0, coalesce(mean.low, 0)) as low, least(1, coalesce(mean.high, 1)) as high'
+    when 'mean_value' then 'counted.valued as n, mean.mean as value, mean.low, mean.high'
     when 'corrected_pass_rate' then 'counted.passed + counted.failed as n, corrected.rate as value, corrected.low, corrected.high'
     when 'cost_usd' then 'counted.priced as n, case when counted.priced > 0 then counted.cost_usd end as value, null::double precision as low, null::double precision as high'
     when 'requests' then 'counted.requests as n, counted.requests::double precision as value, null::double precision as low, null::double precision as high'
@@ -156,7 +156,7 @@ as $function$
       flywheel._metric_filter(definition)) else '' end,
     flywheel._metric_dims(definition), flywheel._metric_numbers(definition),
     case definition ->> 'measure'
-      when 'mean_value' then 'cross join lateral flywheel.mean_interval(counted.valued, counted.value_sum, counted.value_squares) as mean'
+      when 'mean_value' then 'cross join lateral flywheel.bounded_mean_interval(counted.valued, counted.value_sum, counted.value_squares) as mean'
       when 'corrected_pass_rate' then format($code$
         left join cells on (cells.bucket, cells.version_id) = (counted.bucket, counted.version_id)%s
         cross join lateral flywheel.corrected_rate(coalesce(cells.tp, 0), coalesce(cells.fp, 0), coalesce(cells.fn, 0), coalesce(cells.tn, 0),

@@ -134,7 +134,43 @@ def rogan_gladen(calculator: Connection, given: dict[str, int]) -> tuple[Any, ..
 def test_strata_of_the_two_verdicts_are_the_corrected_rate(calculator: Connection) -> None:
     strata = "select rate, low, high from flywheel.stratified_rate('{1800,200}', '{50,50}', '{46,10}')"
     corrected = "select rate, low, high from flywheel.corrected_rate(46, 4, 10, 40, 1800, 2000)"
-    assert rows(calculator, strata)[0] == close(rows(calculator, corrected)[0], 2e-4)  # of the shares, another interval
+    rate, *interval = rows(calculator, strata)[0]
+    expected, *limits = rows(calculator, corrected)[0]
+    assert rate == close(expected)
+    assert interval == close(limits, 0.02)  # Wilson's limits there, two passes and fails more here
+
+
+def test_strata_share_two_passes_and_two_fails_more(calculator: Connection) -> None:
+    sizes, labels, passes = [1200, 600, 200], [20, 30, 10], [20, 27, 4]
+    moved = [(k + 2 / 3) / (n + 4 / 3) for k, n in zip(passes, labels, strict=True)]
+    weights = [size / 2000 for size in sizes]
+    spreads = [w**2 * p * (1 - p) / (n + 4 / 3) for w, p, n in zip(weights, moved, labels, strict=True)]
+    shares = [k / n for k, n in zip(passes, labels, strict=True)]
+    rate = sum(w * p for w, p in zip(weights, shares, strict=True))
+    between = (sum(w * p**2 for w, p in zip(weights, shares, strict=True)) - rate**2) / 2000
+    variance = sum(spreads) + between
+    degrees = variance**2 / sum(spread**2 / (n - 1) for spread, n in zip(spreads, labels, strict=True))
+    half = value(calculator, "select flywheel._t_quantile(0.975, %s)", [degrees]) * math.sqrt(variance)
+    middle = sum(w * p for w, p in zip(weights, moved, strict=True))
+    found = rows(
+        calculator, "select rate, low, high from flywheel.stratified_rate(%s, %s, %s)", [sizes, labels, passes]
+    )
+    assert found[0] == close((rate, middle - half, middle + half))
+
+
+def test_many_strata_that_agree_leave_room_for_fails(calculator: Connection) -> None:
+    query = """select rate, low, high from flywheel.stratified_rate(array_fill(100::bigint, array[20]),
+                 array_fill(10::bigint, array[20]), array_fill(10::bigint, array[20]))"""
+    rate, low, high = rows(calculator, query)[0]
+    assert (rate, high) == (1, 1)
+    assert 0.96 < low < 0.99  # of 200 labels, not of twenty times 10
+
+
+@pytest.mark.parametrize("labels", [1, 2, 3])
+def test_a_handful_of_labels_says_next_to_nothing(calculator: Connection, labels: int) -> None:
+    low, high = rows(calculator, "select low, high from flywheel.stratified_rate('{900}', %s, %s)", [[labels]] * 2)[0]
+    assert high == 1
+    assert low < 0.3
 
 
 def test_small_strata_are_merged(calculator: Connection) -> None:
@@ -180,6 +216,33 @@ def test_stratified_ppi_equals_glide(calculator: Connection) -> None:
     assert count == len(strata)
 
 
+def test_the_interval_of_stratified_ppi_counts_errors_of_the_judge_it_did_not_see(calculator: Connection) -> None:
+    query = f"select rate, low, high, standard_error from flywheel.stratified_ppi_rate({PPI_PLACES})"
+    perfect = ppi_sums([1.0] * 25 + [0.0] * 5, [1.0] * 25 + [0.0] * 5, [1.0] * 800 + [0.0] * 200)
+    rate, low, high, error = rows(calculator, query, [[one, one] for one in perfect])[0]
+    assert low < rate - 2.5 * error
+    assert high > rate + 2.5 * error
+    assert 0 < low < rate < high < 1
+
+
+def test_a_stratum_with_one_label_may_be_all_passes_or_none(calculator: Connection) -> None:
+    query = f"select low, high from flywheel.stratified_ppi_rate({PPI_PLACES}, minimum_labels => 0)"
+    known = ppi_sums([1.0] * 15 + [0.0] * 15, [1.0] * 15 + [0.0] * 15, [1.0] * 485 + [0.0] * 485)
+    single = ppi_sums([1.0], [1.0], [1.0] * 999)
+    low, high = rows(calculator, query, [list(pair) for pair in zip(known, single, strict=True)])[0]
+    assert low < 0.25
+    assert high > 0.75
+
+
+def test_strata_of_which_all_rows_are_labelled_need_no_judge(calculator: Connection) -> None:
+    query = f"select rate, low, high from flywheel.stratified_ppi_rate({PPI_PLACES})"
+    labelled = ppi_sums([1.0] * 15 + [0.0] * 15, [1.0] * 20 + [0.0] * 10, [])
+    rate, low, high = rows(calculator, query, [[one, one] for one in labelled])[0]
+    assert rate == close(0.5)
+    assert low == close(1 - high)
+    assert 0.3 < low < 0.4
+
+
 def test_active_labels_equal_glide(calculator: Connection) -> None:
     given = case("glide", "active_statistical_inference")
     drawn = [
@@ -192,6 +255,25 @@ def test_active_labels_equal_glide(calculator: Connection) -> None:
     expected = given["expected"]["asi_tuned"]
     assert [rate, error] == close([expected["estimate"], expected["se"]])
     assert 0 < low < rate < high < 1
+
+
+def test_active_labels_have_two_passes_and_two_fails_more(calculator: Connection) -> None:
+    # 100 of 2,000 rows drawn alike, the judge says nothing (f = 0): 60 passes of weight 20 each.
+    found = rows(calculator, "select * from flywheel.active_rate(2000, 100, 0, 1200, 0, 0, 24000)")[0]
+    error = math.sqrt((24000 - 1200**2 / 2000) / 1999 / 2000)
+    variance = ((100 * error) ** 2 + 2) / 104**2
+    half = value(calculator, "select flywheel._t_quantile(0.975, 99)") * math.sqrt(variance)
+    assert found == close((0.6, 62 / 104 - half, 62 / 104 + half, error))
+
+
+def test_active_labels_never_leave_out_their_own_rate(calculator: Connection) -> None:
+    for labels, passed in ((1, 0), (1, 1), (7, 7), (400, 400), (400, 0), (400, 399)):
+        weight = 2000 / labels
+        sums = [2000, labels, 0, passed * weight, 0, 0, passed * weight**2]
+        query = "select rate, low, high from flywheel.active_rate(%s, %s, %s, %s, %s, %s, %s)"
+        rate, low, high = rows(calculator, query, sums)[0]
+        assert 0 <= low <= rate <= high <= 1
+        assert high - low >= 1 / labels
 
 
 def test_active_labels_that_are_not_there_say_nothing(calculator: Connection) -> None:
@@ -255,26 +337,6 @@ def test_corrected_differences_take_the_limits_of_both(calculator: Connection) -
 def test_quantiles_of_t_are_those_of_the_tables(calculator: Connection, degrees: int, expected: float) -> None:
     assert value(calculator, "select flywheel._t_quantile(0.975, %s)", [degrees]) == close(expected, 1e-8)
     assert value(calculator, "select flywheel._t_quantile(0.025, %s)", [degrees]) == close(-expected, 1e-8)
-
-
-def test_mean_intervals_are_students(calculator: Connection) -> None:
-    values = [120.0, 180.0, 95.0, 400.0, 210.0, 150.0]
-    mean = sum(values) / 6
-    error = math.sqrt(sum((one - mean) ** 2 for one in values) / 5 / 6)
-    found = rows(
-        calculator, "select * from flywheel.mean_interval(6, %s, %s)", [sum(values), sum(one * one for one in values)]
-    )[0]
-    assert found == close((mean, mean - 2.570581835636 * error, mean + 2.570581835636 * error), 1e-7)
-
-
-def test_a_mean_of_one_or_of_equal_values_has_no_limits(calculator: Connection) -> None:
-    assert rows(calculator, "select * from flywheel.mean_interval(0, 0, 0)") == [(None, None, None)]
-    assert rows(calculator, "select * from flywheel.mean_interval(1, 7, 49)") == [(7, None, None)]
-    assert rows(calculator, "select * from flywheel.mean_interval(1000, 100.1, 10.02001)") == [
-        (close(0.1001), None, None)
-    ]
-    with pytest.raises(psycopg.errors.InvalidParameterValue, match="cannot sum"):
-        calculator.execute("select flywheel.mean_interval(2, 10, 1)")
 
 
 def test_adjusted_p_values_equal_statsmodels(calculator: Connection) -> None:

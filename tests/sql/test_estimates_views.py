@@ -40,6 +40,21 @@ def test_labels_correct_the_rate_by_verdict(connection: Connection) -> None:
     assert found[0] == close(0.8 * 0.9 + 0.2 * 0.1)
 
 
+@pytest.mark.parametrize(
+    ("cells", "said"),
+    [((25, 1, 0, 3), "4 of 29 labels fail"), ((1, 2, 3, 20), "4 of 26 labels pass"), ((25, 2, 0, 3), None)],
+)
+def test_an_interval_from_few_labels_of_a_kind_says_that_it_may_be_short(
+    connection: Connection, cells: tuple[int, int, int, int], said: str | None
+) -> None:
+    version = judge(connection)
+    Spot().score(connection, version, 80, True)
+    Spot().score(connection, version, 40, False)
+    Spot().label(connection, version, *cells)
+    note = estimate(connection)[-1]
+    assert note == (said and f"{said}: with fewer than 5 the interval may be a little short")
+
+
 def test_labels_picked_for_triage_estimate_nothing(connection: Connection) -> None:
     version = judge(connection)
     Spot().score(connection, version, 50, True)

@@ -78,6 +78,17 @@ def test_a_metric_has_the_numbers_of_the_views(filled: Connection) -> None:
     assert found == [row[1:] for row in rows(filled, expected)]
 
 
+def test_means_of_values_have_the_interval_of_what_lies_between_0_and_1(filled: Connection) -> None:
+    declare(filled, "worth", measure="mean_value", validator="polite", where={"release": "r1"})
+    expected = rows(filled, "select 30, mean, low, high from flywheel.bounded_mean_interval(30, 17.5, 11.875)")
+    assert [row[2:] for row in shown(filled, "worth")] == expected
+    Spot(NOW, release="r2").score(filled, judge(filled, "agreed"), 30, True, 1.0)
+    declare(filled, "agreed", measure="mean_value", validator="agreed")
+    ((_, _, n, mean, low, high),) = shown(filled, "agreed")
+    assert (n, mean, high) == (30, 1, 1)
+    assert 0.8 < low < 0.99
+
+
 def test_where_picks_a_slice(filled: Connection) -> None:
     declare(filled, "bank", measure="judged_share", validator="polite", where={"project": "bank", "release": [HOSTILE]})
     assert [row[1:4] for row in shown(filled, "bank")] == [("version=1", 5, 1)]
