@@ -9,12 +9,14 @@ import fcntl
 import os
 import shutil
 import tempfile
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import psycopg
 import pytest
 from psycopg import sql
@@ -36,7 +38,25 @@ SERVER_SETTINGS = {
 }
 MEMORY = Path("/dev/shm")
 ENOUGH_BYTES = 8 * 2**30
+DAY_SECONDS, EVENING_SECONDS = 86_400, 20
 Connection = psycopg.Connection[tuple[Any, ...]]
+
+# How long an example takes says how busy the machine is; the one that fails can be repeated from what is printed.
+hypothesis.settings.register_profile(
+    "flywheel",
+    deadline=None,
+    print_blob=True,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow, hypothesis.HealthCheck.function_scoped_fixture],
+)
+hypothesis.settings.load_profile("flywheel")
+
+
+@pytest.fixture(autouse=True)
+def one_day() -> None:
+    """Begin no test in the last seconds of a UTC day: what it writes and what it asks for are of one."""
+    left = DAY_SECONDS - time.time() % DAY_SECONDS
+    if left < EVENING_SECONDS:
+        time.sleep(left)
 
 
 def memory_has_room() -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -125,12 +124,6 @@ def build_image(context: Path, tag: str, dockerfile: str = "Dockerfile") -> str:
 def build_database_image() -> str:
     """Build docker/Dockerfile under the name compose.yaml has for it."""
     return build_image(ROOT / "docker", "pgflywheel-postgres")
-
-
-def free_port() -> int:
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def engine_answers() -> bool:

@@ -19,6 +19,7 @@ from testcontainers.core.network import Network
 
 from tests.containers import engine
 from tests.containers.engine import ROOT, Server
+from tests.ports import free_port
 
 COMPOSE_FILE = ROOT / "docker" / "compose.yaml"
 _VARIABLE = re.compile(r"\$\{(?P<name>\w+)(?::(?P<rule>[-?])(?P<text>[^}]*))?\}")
@@ -132,7 +133,7 @@ def start_all(project: str, variables: Mapping[str, str], client: docker.DockerC
 @contextmanager
 def started_stack() -> Iterator[Stack]:
     """Start the images already built, under a project name and a port of their own."""
-    project, port = f"pgflywheel-{uuid.uuid4().hex[:8]}", engine.free_port()
+    project, port = f"pgflywheel-{uuid.uuid4().hex[:8]}", free_port()
     variables = {"POSTGRES_PASSWORD": engine.PASSWORD, "POSTGRES_PORT": str(port)}
     with closing(docker.from_env()) as client, ExitStack() as end:
         start_all(project, variables, client, end)

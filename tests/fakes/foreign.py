@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import socket
 import subprocess
 import time
 import urllib.request
@@ -20,6 +19,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from tests.ports import free_port
 
 PYTHON = os.environ.get("PGFLYWHEEL_LITELLM_PYTHON")
 START = "import sys; from litellm.proxy.proxy_cli import run_server; sys.exit(run_server())"
@@ -45,13 +46,6 @@ def config(upstream: str | None, reply: str) -> dict[str, Any]:
         "model_list": [{"model_name": name, "litellm_params": params} for name, params in models.items()],
         "router_settings": {"num_retries": 0, "disable_cooldowns": True},
     }
-
-
-def free_port() -> int:
-    """Return a port nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextmanager

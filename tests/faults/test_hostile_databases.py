@@ -18,7 +18,8 @@ from tests.conftest import Connection
 from tests.faults.books import assert_settled
 from tests.faults.conftest import Started, Tell
 from tests.faults.servers import OwnServer
-from tests.faults.workers import command, free_port
+from tests.faults.workers import command
+from tests.ports import free_port
 from tests.sql.support import activate, insert_many, value
 
 COMMANDS = [("worker", "run", "--until-idle"), ("queue", "status"), ("validators", "list"), ("db", "upgrade")]

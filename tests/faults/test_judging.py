@@ -72,7 +72,7 @@ def test_a_tenth_of_any_misbehaviour_loses_no_span(
     spans = scaled(30, 400)
     watch_money(connection)
     for name, fake in fakes.items():
-        provide(connection, fake, name, time_limit_ms=3000)
+        provide(connection, fake, name, time_limit_ms=8000)
         judge(connection, name, name)
     insert_many(connection, spans)
     start_worker(*LANES, *CONCURRENCY)
@@ -101,7 +101,7 @@ def test_all_misbehaviours_at_once_leave_every_span_accounted_for(
     connection.execute("update flywheel.settings set value = '3' where name = 'max_attempts'")
     always = {"doomed": "reset", "mute": "prose"}
     with serving(mix=even_mix(0.1, [*EXPECTED]), when=always, **QUICK) as fake:
-        provide(connection, fake, time_limit_ms=3000)
+        provide(connection, fake, time_limit_ms=8000)
         judge(connection)
         words = "case mod(n, 100) when 7 then 'doomed ' when 9 then 'mute ' else 'answer ' end || n"
         insert_many(connection, spans, words)

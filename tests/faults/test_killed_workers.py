@@ -12,8 +12,9 @@ from tests.faults.books import assert_settled, wait_until, wait_until_empty
 from tests.faults.conftest import Started, Tell
 from tests.faults.load import activate_all_kinds
 from tests.faults.scale import scaled
-from tests.faults.workers import LEASE_SECONDS, free_port, metric, runs, stop_past_the_lease
+from tests.faults.workers import LEASE_SECONDS, metric, runs, stop_past_the_lease
 from tests.faults.writers import Writers
+from tests.ports import free_port
 from tests.sql.support import activate, insert_many, rows, value
 
 LEASE = ("--lease-seconds", str(LEASE_SECONDS))
@@ -90,9 +91,7 @@ def test_a_worker_frozen_inside_its_transaction_does_not_keep_others_from_workin
             "update flywheel._running set claimed_at = claimed_at - interval '1 hour' where worker_id = %s", [gone]
         )
         start_worker(*LEASE)
-        wait_until(
-            "the other jobs are judged", lambda: value(connection, "select count(*) from flywheel.scores") == 10, 20
-        )
+        wait_until("the other jobs are judged", lambda: value(connection, "select count(*) from flywheel.scores") == 10)
     wait_until_empty(connection)
     books = assert_settled(connection, [])
     tell(f"worker frozen inside its transaction: the other jobs were done, then its own, {books.scored} scores")

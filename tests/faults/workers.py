@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import urllib.request
@@ -76,12 +75,12 @@ def stop_past_the_lease(connection: Connection, worker: WorkerProcess) -> int:
     ids = [found for (found,) in rows(connection, names, [worker.name])]
     query = "select count(*) from flywheel._running where worker_id = any (%s)"
     held = int(value(connection, query, [ids]))
-    wait_until("its jobs are taken from it", lambda: value(connection, query, [ids]) == 0, 30)
+    wait_until("its jobs are taken from it", lambda: value(connection, query, [ids]) == 0)
     row = "select count(*) from flywheel._workers where worker_id = any (%s)"
-    wait_until("its lease is over, also if it held none", lambda: value(connection, row, [ids]) == 0, 30)
+    wait_until("its lease is over, also if it held none", lambda: value(connection, row, [ids]) == 0)
     worker.thaw()
     entered = "select count(*) from flywheel._workers where name = %s and worker_id <> all (%s)"
-    wait_until("it goes on under a new id", lambda: value(connection, entered, [worker.name, ids]), 30)
+    wait_until("it goes on under a new id", lambda: value(connection, entered, [worker.name, ids]))
     return held
 
 
@@ -107,14 +106,6 @@ def kill(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
     except ProcessLookupError:
         return
-
-
-def free_port() -> int:
-    """Return a port nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def metric(port: int, name: str) -> float:

@@ -233,7 +233,5 @@ def test_the_books_balance_after_anything(connection: Connection) -> None:
     machine = type("Machine", (Books,), {"connection": connection})
     run_state_machine_as_test(
         machine,
-        settings=settings(
-            max_examples=12, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
-        ),
+        settings=settings(max_examples=12, stateful_step_count=25, suppress_health_check=list(HealthCheck)),
     )

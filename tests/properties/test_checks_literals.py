@@ -6,7 +6,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pgflywheel.checks.literals import sql_literal
@@ -14,7 +14,7 @@ from pgflywheel.checks.literals import sql_literal
 Connection = psycopg.Connection[tuple[Any, ...]]
 storable = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
 hostile = st.one_of(storable, st.text("'\\;-$\"E{}% \n"))
-generous = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+generous = settings(max_examples=150)
 
 
 @pytest.mark.parametrize("conforming", ["on", "off"])

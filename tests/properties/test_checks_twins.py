@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import psycopg
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pgflywheel.checks import personal, structured, text
@@ -49,7 +49,7 @@ texts = st.one_of(
     st.lists(st.sampled_from(PIECES), max_size=24).map("".join),
     st.lists(st.sampled_from("0123456789 -"), max_size=40).map("".join),
 )
-generous = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+generous = settings(max_examples=150)
 
 
 @generous

@@ -6,14 +6,14 @@ import uuid
 from dataclasses import dataclass
 from typing import Any
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from psycopg.types.json import Jsonb
 
 from tests.sql.exampling import DIMENSIONS, POLITE, label, polite
 from tests.sql.support import Connection, insert, rows, value, version_id
 
-SHARED = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+SHARED = settings(max_examples=40)
 STRATEGIES = [
     "similar",
     "recent",

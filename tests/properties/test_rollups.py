@@ -257,7 +257,5 @@ def test_views_count_what_is_there_at_any_instant(connection: Connection) -> Non
     Counted.connection, Counted.versions = connection, [one, version_id(connection, "one", 2), two]
     run_state_machine_as_test(
         Counted,
-        settings=settings(
-            max_examples=60, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
-        ),
+        settings=settings(max_examples=60, stateful_step_count=30, suppress_health_check=list(HealthCheck)),
     )

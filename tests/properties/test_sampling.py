@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import uuid
 
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.sql.support import Connection, activate, define, insert, rows, scores, value
 
-SHARED = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+SHARED = settings(max_examples=60)
 rates = st.floats(min_value=1e-6, max_value=1, exclude_min=True)
 names = st.from_regex(r"[a-z][a-z0-9_]{0,62}", fullmatch=True)
 TRACES = [uuid.uuid5(uuid.NAMESPACE_URL, str(place)) for place in range(4_000)]

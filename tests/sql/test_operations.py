@@ -31,7 +31,7 @@ def spans(connection: Connection, milliseconds: Sequence[float | None], **column
     connection.cursor().executemany(query.encode(), [[end, *given_columns.values()] for end in ends])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(st.floats(0.001, 1e7), min_size=1, max_size=60),
     st.sampled_from([0.0, 0.01, 0.25, 0.5, 0.9, 0.95, 0.99, 1.0]),

@@ -201,7 +201,7 @@ def test_a_hung_call_is_in_flight_until_its_client_leaves(fake: Fake) -> None:
 
     async def use(client: AsyncOpenAI) -> None:
         with pytest.raises(openai.APITimeoutError):
-            await ask(client.with_options(timeout=0.1), "hang")
+            await ask(client.with_options(timeout=1), "hang")
         await ask(client, "then")
 
     call(fake.url, use)
@@ -231,7 +231,7 @@ def test_limits_are_enforced_and_violations_counted(fake: Fake) -> None:
 
 def test_limits_may_only_be_counted(fake: Fake) -> None:
     fake.limits(max_in_flight=1, tokens_per_minute=50, enforce=False)
-    fake.set(delay=0.1)
+    fake.set(delay=1)
 
     async def use(client: AsyncOpenAI) -> None:
         await asyncio.gather(*(ask(client, "w" * 100) for _ in range(3)))

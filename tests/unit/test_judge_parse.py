@@ -10,7 +10,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pgflywheel.judge.failures import CallFailed
@@ -84,7 +84,6 @@ def test_the_critique_is_what_stands_before_a_line_with_the_verdict() -> None:
     assert read_verdict(PASS).critique == "It is friendly."
 
 
-@settings(deadline=None)
 @given(text=st.text(st.characters()) | st.text('{}[]":,\\ verdictpasfl\n', max_size=60))
 def test_no_reply_is_more_than_unreadable(text: str) -> None:
     reading = read(Reply(text))
@@ -144,7 +143,6 @@ def test_odd_logprobs_tell_nothing(tokens: Any) -> None:
     assert pass_probability(tokens) is None
 
 
-@settings(deadline=None)
 @given(
     payload=st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),

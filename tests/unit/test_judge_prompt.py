@@ -107,7 +107,7 @@ def structure(prompt: Prompt) -> Any:
     )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(item=items, shots=st.lists(shots_of, max_size=4))
 @pytest.mark.parametrize("definition", [judge(), judge(target="input"), WHOLE], ids=["output", "input", "span"])
 def test_no_text_changes_the_structure_of_a_prompt(definition: JudgeDefinition, item: Item, shots: list[Shot]) -> None:
@@ -115,7 +115,7 @@ def test_no_text_changes_the_structure_of_a_prompt(definition: JudgeDefinition, 
     assert structure(build(definition, item, shots)) == structure(build(definition, Item("a", "b"), harmless))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(item=items, shots=st.lists(shots_of, max_size=3))
 def test_every_text_is_read_back_from_the_prompt_as_it_was(item: Item, shots: list[Shot]) -> None:
     prompt = build(WHOLE, item, shots)
@@ -129,7 +129,7 @@ def test_every_text_is_read_back_from_the_prompt_as_it_was(item: Item, shots: li
     assert [shot.get("corrected_output") for shot in shots_in(prompt)] == [shot.corrected_output for shot in shots]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(item=items)
 def test_what_a_template_inserts_cannot_break_out_either(item: Item) -> None:
     calm = Item("a", "b", session=tuple(Turn("c", "d") for _ in item.session))
@@ -139,7 +139,6 @@ def test_what_a_template_inserts_cannot_break_out_either(item: Item) -> None:
     assert json.loads(lines[2].removeprefix("Said: ")) == item.output
 
 
-@settings(deadline=None)
 @given(text=any_text)
 def test_data_stands_on_one_line_without_invisible_characters(text: str) -> None:
     data = as_data(text)
@@ -149,7 +148,6 @@ def test_data_stands_on_one_line_without_invisible_characters(text: str) -> None
     data.encode("utf-8")
 
 
-@settings(deadline=None)
 @given(text=any_text)
 def test_a_text_costs_no_more_tokens_than_estimated_by_the_usual_rule(text: str) -> None:
     assert tokens_of(text) >= len(text) // 4

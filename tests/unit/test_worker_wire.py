@@ -6,7 +6,7 @@ from uuid import UUID
 
 import psycopg
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import pgflywheel.db.queue  # noqa: F401, registers how an array is sent
@@ -15,7 +15,7 @@ from tests.unit.wire_text import strings
 
 Connection = psycopg.Connection[tuple[object, ...]]
 storable = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
-together = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+together = settings(max_examples=30)
 
 
 def read(connection: Connection, array: wire.Array, type_name: str) -> object:

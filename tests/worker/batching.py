@@ -40,13 +40,18 @@ def prepare(
     connection: Connection, fake: Fake, spans: int = 300, lane: str | None = "batch", **definition: Any
 ) -> None:
     """Have spans, every tenth of them bad, and a judge that came after them and is to judge them in a lane."""
-    quick = "create or replace function flywheel._poll_seconds(submitted_at timestamptz) returns double precision"
-    connection.execute(f"{quick} language sql volatile return 0.1")
+    poll_after(connection, 0.1)
     whole = {"base_url": fake.url, "abilities": {"batch": True}, "models": PRICES}
     connection.execute("select flywheel.set_provider('fake', %s)", [Jsonb(whole)])
     insert(connection, [f"answer {n}" + (" zzfail" if n % 10 == 0 else "") for n in range(spans)])
     activate(connection, "polite", **QUESTION | definition)
     backfill(connection, lane)
+
+
+def poll_after(connection: Connection, seconds: float) -> None:
+    """Let a batch be asked for again after so many seconds, whatever its age."""
+    function = "create or replace function flywheel._poll_seconds(submitted_at timestamptz) returns double precision"
+    connection.execute(f"{function} language sql volatile return {seconds}".encode())
 
 
 def backfill(connection: Connection, lane: str | None = "batch") -> None:

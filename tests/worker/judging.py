@@ -31,7 +31,7 @@ def fake() -> Iterator[Fake]:
 def provide(connection: Connection, fake: Fake, **definition: Any) -> None:
     """Name the fake as a provider."""
     models = {"small": {"input_usd": 1, "output_usd": 2}, "large": {"input_usd": 10, "output_usd": 20}}
-    whole = {"base_url": fake.url, "max_in_flight": 64, "time_limit_ms": 5000, "models": models, **definition}
+    whole = {"base_url": fake.url, "max_in_flight": 64, "time_limit_ms": 30_000, "models": models, **definition}
     connection.execute("select flywheel.set_provider('fake', %s)", [Jsonb(whole)])
 
 

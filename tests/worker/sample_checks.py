@@ -127,5 +127,6 @@ async def waits_for_ever(text: str) -> bool:
 
 
 async def waits_a_second(text: str) -> bool:
+    print("waiting for a second", file=sys.stderr, flush=True)
     await asyncio.sleep(1)
     return True

@@ -181,7 +181,7 @@ def test_a_refused_message_is_tried_again_under_the_same_id(dsn: str, connection
 
 
 def test_waits_grow_and_end_after_a_day(dsn: str, connection: Connection) -> None:
-    wait = "select extract(epoch from run_at - clock_timestamp())::float8 from flywheel._deliveries"
+    wait = "select extract(epoch from run_at - created_at)::float8 from flywheel._deliveries"
     with receiving(*[503] * 3) as receiver:
         channel(connection, "team", receiver.url)
         message(connection, "team")
@@ -189,7 +189,7 @@ def test_waits_grow_and_end_after_a_day(dsn: str, connection: Connection) -> Non
         first = value(connection, wait)
         connection.execute("update flywheel._deliveries set attempt = 9, run_at = now()")
         deliver(dsn)
-        assert 0 < first < 3 < 600 < value(connection, wait) < 1300
+        assert 0 < first < 300 < 600 < value(connection, wait) < 1600
         connection.execute("update flywheel._deliveries set run_at = now(), created_at = now() - interval '25 hours'")
         deliver(dsn)
         due_again(connection)
@@ -216,10 +216,10 @@ def test_a_channel_that_hangs_keeps_no_other_waiting(dsn: str, connection: Conne
         channel(connection, "team", receiver.url)
         message(connection, "stuck")
         message(connection, "team")
-        deliver(dsn, seconds=0.5)
+        deliver(dsn, seconds=2)
     assert len(receiver.got) == 1
     query = "select last_problem from flywheel._deliveries where channel = 'stuck'"
-    assert value(connection, query) == "no answer within 0.5 seconds"
+    assert value(connection, query) == "no answer within 2.0 seconds"
 
 
 def test_nobody_at_the_address_is_a_problem_like_any_other(dsn: str, connection: Connection) -> None:

@@ -17,6 +17,7 @@ from tests.worker.batching import (
     calls,
     chats,
     have_no_patience,
+    poll_after,
     prepare,
     require_all_judged,
     require_balanced,
@@ -63,13 +64,12 @@ def test_while_a_batch_is_open_its_spans_count_as_running(dsn: str, connection: 
     fake.set(batch_polls=1000)
     prepare(connection, fake, spans=20)
     connection.execute("select flywheel.set_budget('provider', 'fake', 'month', 5.0)")
-    polling = "update flywheel._batches set next_poll_at = now() + interval '1 hour'"
+    poll_after(connection, 3600)
 
     async def hand_in() -> None:
         worker = asyncio.create_task(run_worker(dsn, "flywheel", Options(until_idle=True)))
         while not value(connection, "select count(*) from flywheel._batches where remote_id is not null"):
             await asyncio.sleep(0.05)
-        connection.execute(polling)
         await worker
 
     asyncio.run(hand_in())
@@ -82,6 +82,7 @@ def test_while_a_batch_is_open_its_spans_count_as_running(dsn: str, connection: 
     assert value(connection, "select reserved_usd > 0 and spent_usd = 0 from flywheel.budget_status")
     assert value(connection, "select flywheel._settle_lost()") == 0
     fake.set(batch_polls=1)
+    poll_after(connection, 0.1)
     connection.execute("update flywheel._batches set next_poll_at = now()")
     work(dsn)
     require_all_judged(connection, 20)

@@ -19,6 +19,7 @@ from pgflywheel.db.connect import open_database
 from pgflywheel.errors import SchemaMissing
 from pgflywheel.worker.loop import Worker, run_worker
 from pgflywheel.worker.site import Options, Site
+from tests.ports import free_port
 from tests.worker.support import (
     Connection,
     activate,
@@ -33,19 +34,13 @@ from tests.worker.support import (
 )
 
 
-@pytest.fixture
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def test_sigterm_finishes_what_is_in_hand_and_gives_back_the_rest(dsn: str, connection: Connection) -> None:
     activate(connection, "judge", check="waits_a_second", lane="judge")
     with process(dsn, "--concurrency", "2") as worker:
         until(started(connection))
         insert(connection, list(map(str, range(10))))
-        until(lambda: value(connection, "select count(*) from flywheel.scores") >= 2)  # the next two are called
+        for _ in range(4):  # the second two are called when the first are over
+            until(lambda: "waiting for a second" in _line(worker))
         worker.send_signal(signal.SIGTERM)
         assert worker.wait(30) == 0
     judged = value(connection, "select count(*) from flywheel.scores")
@@ -192,16 +187,17 @@ def test_a_worker_goes_on_when_its_connections_are_cut(dsn: str, connection: Con
     assert value(connection, "select sum(scores) from flywheel.run_log") == 120
 
 
-def test_metrics_and_health_are_served_on_loopback(dsn: str, connection: Connection, free_port: int) -> None:
+def test_metrics_and_health_are_served_on_loopback(dsn: str, connection: Connection) -> None:
     activate(connection, "bulk", kind="sql", expression="true")
     insert(connection, ["a", "b"])
-    with process(dsn, "--metrics-port", str(free_port), "--log-format", "json") as worker:
+    port = free_port()
+    with process(dsn, "--metrics-port", str(port), "--log-format", "json") as worker:
         until(lambda: len(scores(connection, "bulk")) == 2)
         until(lambda: value(connection, "select listening from flywheel._workers"))
-        health = json.loads(_get(free_port, "/health"))
+        health = json.loads(_get(port, "/health"))
         assert health["healthy"] is True
         assert health["listening"] is True
-        assert 'pgflywheel_scores_total{lane="bulk"} 2.0' in _get(free_port, "/metrics")
+        assert 'pgflywheel_scores_total{lane="bulk"} 2.0' in _get(port, "/metrics")
         worker.send_signal(signal.SIGTERM)
         worker.wait(30)
         assert worker.stderr is not None
