@@ -141,8 +141,8 @@ end
 $function$;
 comment on function flywheel._explain_version is 'Internal: the state of one span under one validator version.';
 
--- why: one row for each version that has an answer on the span, and for the newest one of each validator otherwise.
-create or replace function flywheel.why(span_id uuid)
+-- _explain_span: one row for each version that has an answer on the span, and for the newest one of each validator otherwise.
+create or replace function flywheel._explain_span(span_id uuid)
 returns table (validator text, version integer, state text, detail text, since timestamptz)
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
@@ -150,9 +150,9 @@ as $function$
 declare
   subject flywheel.spans;
 begin
-  select * into subject from flywheel.spans where spans.span_id = why.span_id;
+  select * into subject from flywheel.spans where spans.span_id = _explain_span.span_id;
   if not found then
-    raise exception using errcode = 'WF010', message = format('there is no span %s', why.span_id),
+    raise exception using errcode = 'WF010', message = format('there is no span %s', _explain_span.span_id),
       hint = 'A blocked insert leaves no span; a purged day takes its spans along.';
   end if;
   return query
@@ -169,8 +169,35 @@ begin
      order by 1, 2;
 end
 $function$;
+comment on function flywheel._explain_span is 'Internal: why(), with critiques and with what errors say.';
+
+-- _explain_span_briefly: what stands behind the colon are texts of judges, of code and of providers, which quote the span's own.
+create or replace function flywheel._explain_span_briefly(span_id uuid)
+returns table (validator text, version integer, state text, detail text, since timestamptz)
+language sql stable security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+  select told.validator, told.version, told.state,
+         case when told.state in ('scored', 'unscored', 'queued', 'retrying', 'dead', 'paused') then split_part(told.detail, ': ', 1) else told.detail end, told.since
+    from flywheel._explain_span(_explain_span_briefly.span_id) as told
+$function$;
+comment on function flywheel._explain_span_briefly is 'Internal: why(), for those who may read no content.';
+
+create or replace function flywheel.why(span_id uuid)
+returns table (validator text, version integer, state text, detail text, since timestamptz)
+language plpgsql stable security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  if has_column_privilege('flywheel.scores', 'critique', 'select') then
+    return query select * from flywheel._explain_span(why.span_id);
+  else
+    return query select * from flywheel._explain_span_briefly(why.span_id);
+  end if;
+end
+$function$;
 comment on function flywheel.why is
-  'For each validator, why a span has or lacks a score: scored, unscored, queued, running, retrying, over_budget, dead, filtered, sampled_out, paused, not_active or missing.';
+  'For each validator, why a span has or lacks a score: scored, unscored, queued, running, retrying, over_budget, dead, filtered, sampled_out, paused, not_active or missing. Critiques and what errors say are told to those who may read flywheel.scores.';
 
 -- _count_pairs: one version's books, recounted from the spans themselves and not from what the triggers believe.
 create or replace function flywheel._count_pairs(version_id uuid, eligible text)

@@ -19,7 +19,7 @@ select flywheel._grant('flywheel_analyst', privilege) from unnest(array[
   'select on all tables in schema flywheel_bi',
   'select on flywheel.traces, flywheel.trace_summary, flywheel.current_scores, flywheel.score_history, flywheel.accounts,
              flywheel.queue_status, flywheel.dead_jobs, flywheel.validator_status, flywheel.worker_status, flywheel.run_log',
-  'execute on function flywheel.why(uuid)']) as privilege;
+  'execute on function flywheel.why(uuid), flywheel._explain_span_briefly(uuid)']) as privilege;
 
 -- What the views queue_status and accounts call is run as whoever reads them.
 select flywheel._grant(role, 'execute on function flywheel._id_time(uuid)')
@@ -61,7 +61,7 @@ select flywheel._grant('flywheel_admin', privilege) from unnest(array[
   'update (value) on flywheel.settings',
   'execute on function flywheel.define_validator(text, jsonb), flywheel.approve_validator(text, integer), flywheel.activate_validator(text, integer),
      flywheel.shadow_validator(text, integer), flywheel.pause_validator(text, text), flywheel.retire_validator(text), flywheel.compile_dispatch(),
-     flywheel.test_validator(jsonb, uuid), flywheel.test_validator(jsonb, text, text), flywheel.guard(text, text, text, text, text), flywheel.why(uuid),
+     flywheel.test_validator(jsonb, uuid), flywheel.test_validator(jsonb, text, text), flywheel.guard(text, text, text, text, text), flywheel.why(uuid), flywheel._explain_span(uuid),
      flywheel.ensure_partitions(date, date), flywheel.purge(timestamptz), flywheel.replay_dead(uuid), flywheel.pause_lane(text, text), flywheel.resume_lane(text),
      flywheel.reconcile(timestamptz, timestamptz, integer), flywheel.plan_backfill(text, timestamptz, timestamptz),
      flywheel.start_backfill(text, timestamptz, timestamptz, text), flywheel.advance_backfill(uuid, integer), flywheel.new_id()']) as privilege;

@@ -295,6 +295,22 @@ def test_an_analyst_sees_why(connection: Connection) -> None:
         assert rows(connection, "select pass, validator from flywheel_bi.scores") == [(1.0, "short")]
 
 
+def test_an_analyst_is_told_no_critique_and_no_error_by_why(connection: Connection) -> None:
+    connection.execute("create function public.says(output text) returns flywheel.verdict language sql immutable"
+                       " return row(false, null, 'it quotes ' || output)::flywheel.verdict")  # fmt: skip
+    inline(connection, "says", function="public.says")
+    inline(connection, "raising", expression="span.output::integer > 0")
+    span_id = insert(connection, output="a secret")
+    asked = "select validator, detail from flywheel.why(%s)"
+    told = rows(connection, asked, [span_id])
+    assert all("a secret" in detail for _, detail in told)
+    with acting(connection, "flywheel_admin"):
+        assert rows(connection, asked, [span_id]) == told
+    with acting(connection, "flywheel_analyst"):
+        assert rows(connection, asked, [span_id]) == [("raising", "raised"), ("says", "fail")]
+        assert refused(connection, "select * from flywheel._explain_span(gen_random_uuid())").sqlstate == "42501"
+
+
 def test_an_admin_defines_switches_and_repairs(connection: Connection) -> None:
     with acting(connection, "flywheel_admin"):
         define(connection, "short", lane="inline", expression="flywheel._id_time(span.span_id) is not null")
