@@ -145,53 +145,6 @@ comment on column flywheel._partitions.relation is 'spans, scores, run_log, call
 comment on column flywheel._partitions.partition is 'Name of the partition.';
 comment on column flywheel._partitions.day is 'UTC day it holds.';
 
--- purge: whole days are dropped; the day that holds `before` stays.
-create or replace function flywheel.purge(before timestamptz)
-returns table (relation text, partition text, day date)
-language plpgsql volatile security definer
-set search_path = pg_catalog, pg_temp
-as $function$
-declare
-  old record;
-  cut_day date := (purge.before at time zone 'UTC')::date;
-  day_is_cut boolean;
-begin
-  perform pg_advisory_xact_lock('flywheel'::regnamespace::oid::integer, 5);   -- a second purge looks when the first is done
-  perform pg_advisory_xact_lock('flywheel'::regnamespace::oid::integer, 6);   -- a fold would wait for a table that is dropped
-  perform pg_advisory_xact_lock('flywheel'::regnamespace::oid::integer, 8);   -- so would who forms clusters
-  for old in
-    select parts.relation, parts.partition, parts.day
-      from flywheel._partitions as parts
-     where flywheel._day_start(parts.day + 1) <= purge.before
-     order by array_position(flywheel._relations(), parts.relation), parts.day   -- the order in which writers lock
-  loop
-    execute format('drop table flywheel.%I', old.partition);
-    relation := old.relation;
-    partition := old.partition;
-    day := old.day;
-    return next;
-  end loop;
-  lock table only flywheel.spans_default, only flywheel.scores_default in share row exclusive mode;   -- who updates old spans is let through first
-  day_is_cut := not isfinite(purge.before) or exists (select from flywheel.spans_default where started_at >= flywheel._day_start(cut_day) and started_at < purge.before)
-    or exists (select from flywheel.scores_default where started_at >= flywheel._day_start(cut_day) and started_at < purge.before);
-  delete from flywheel.spans_default where started_at < purge.before;
-  delete from flywheel.scores_default where started_at < purge.before;
-  delete from flywheel.run_log_default where started_at < purge.before;
-  delete from flywheel.calls_default where started_at < purge.before;
-  delete from flywheel.span_embeddings_default where started_at < purge.before;
-  delete from flywheel.feedback where created_at < purge.before;
-  delete from flywheel._faults where occurred_at < purge.before;
-  delete from flywheel._escalations where started_at < purge.before;
-  perform flywheel._forget_before(purge.before);
-  perform flywheel._forget_members(purge.before);
-  if day_is_cut then
-    perform flywheel._rebuild_rollups(cut_day);
-  end if;
-end
-$function$;
-comment on function flywheel.purge is
-  'Drop the days of spans, scores, runs, calls and embeddings of spans that ended before a time, and older feedback; returns the partitions dropped.';
-
 -- _next_revision: what a validator reads is new text, so older scores become stale; other columns change nothing.
 create or replace function flywheel._next_revision() returns trigger
 language plpgsql volatile security invoker

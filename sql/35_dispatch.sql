@@ -32,7 +32,7 @@ language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 begin
-  if not pg_try_advisory_xact_lock('flywheel'::regnamespace::oid::integer, 4) then
+  if not flywheel._win_turn('dispatch', false) then
     return false;
   end if;
   perform from flywheel.validator_versions as versions
@@ -380,7 +380,7 @@ declare
     on (stale.span_id, stale.started_at) = (fresh.span_id, fresh.started_at) where fresh.revision > stale.revision) as span';
   form text := 'create or replace function flywheel.%I() returns trigger language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as %L';
 begin
-  perform pg_advisory_xact_lock('flywheel'::regnamespace::oid::integer, 4);
+  perform flywheel._win_turn('dispatch', true);
   -- a repeatable read transaction that began before another one compiled would leave its validator out: it fails here (40001)
   update flywheel._lanes set paused_reason = paused_reason where lane = 'bulk';
   execute format(form, '_dispatch_insert', flywheel._dispatch_sql('new_spans as span'));

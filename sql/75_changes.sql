@@ -203,7 +203,7 @@ language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 begin
-  perform pg_advisory_xact_lock('flywheel'::regnamespace::oid::integer, 6);
+  perform flywheel._win_turn('fold', true);
   delete from flywheel._cell_rollups;
   delete from flywheel._label_cells;
   delete from flywheel._label_changes;

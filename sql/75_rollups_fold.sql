@@ -190,7 +190,7 @@ create or replace function flywheel._fold_locked() returns boolean
 language sql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $function$
-  select pg_try_advisory_xact_lock('flywheel'::regnamespace::oid::integer, 6)
+  select flywheel._win_turn('fold', false)
 $function$;
 comment on function flywheel._fold_locked is 'Internal: try to be the only one who changes rollups until the end of the transaction.';
 
@@ -224,9 +224,10 @@ begin
     total := total + done.folded + spans.folded;
     exit when chunk.found < most;
   end loop;
-  insert into flywheel._fold_state as state (name, folded_at, folded) values ('rollups', clock_timestamp(), total)
-      on conflict (name) do update set folded_at = excluded.folded_at, folded = excluded.folded
-   where excluded.folded > 0 or state.folded_at < now() - interval '5 seconds';
+  if total > 0 or not exists (select from flywheel._fold_state as state where state.name = 'rollups' and state.folded_at >= now() - interval '5 seconds') then
+    insert into flywheel._fold_state as state (name, folded_at, folded) values ('rollups', clock_timestamp(), total)
+        on conflict (name) do update set folded_at = excluded.folded_at, folded = excluded.folded;
+  end if;
   return total;
 end
 $function$;

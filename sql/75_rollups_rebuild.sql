@@ -146,7 +146,7 @@ declare
   bounds record := flywheel._day_span(_rebuild_rollups.day);
   made bigint;
 begin
-  perform pg_advisory_xact_lock('flywheel'::regnamespace::oid::integer, 6);
+  perform flywheel._win_turn('fold', true);
   perform flywheel._forget(bounds.since, bounds.last);
   if (select value from flywheel.settings where name = 'rollup_attributes') <> '[]' then
     perform flywheel._admit_values(seen.attribute, array_agg(distinct seen.value))
@@ -231,7 +231,7 @@ begin
     raise exception using errcode = 'WF009', message = format('own dimension %L is no path', wrong),
       hint = 'Give model, provider, or keys of attributes joined by dots, as tenant.plan.';
   end if;
-  perform pg_advisory_xact_lock('flywheel'::regnamespace::oid::integer, 6);
+  perform flywheel._win_turn('fold', true);
   lock table flywheel.spans in share row exclusive mode;
   update flywheel.settings set value = to_jsonb(coalesce(paths, '{}')) where name = 'rollup_attributes';
   perform flywheel._compile_attributes();

@@ -272,7 +272,7 @@ begin
     raise exception using errcode = 'WF009', message = format('definition of metric %s is not valid: %s', name, problem),
       hint = 'As {"measure": "pass_rate", "validator": "polite", "by": ["node"], "grain": "day", "days": 30, "storage": "rollup"}.';
   end if;
-  perform pg_advisory_xact_lock(hashtext('flywheel.metrics'));
+  perform flywheel._win_turn('metrics', true);
   insert into flywheel.metrics as known (name, definition, storage, refresh_seconds)
   values (define_metric.name, whole, whole ->> 'storage', (whole ->> 'refresh_seconds')::integer)
       on conflict on constraint metrics_pkey do update
@@ -291,7 +291,7 @@ language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 begin
-  perform pg_advisory_xact_lock(hashtext('flywheel.metrics'));
+  perform flywheel._win_turn('metrics', true);
   delete from flywheel.metrics where metrics.name = drop_metric.name;
   if not found then
     return false;

@@ -3,7 +3,7 @@
 --
 -- Of a cluster its sum is kept, which is its centre but for length. Members keep the vector that is in the sum, so that the
 -- sum can be counted again when days are purged or texts change. Clusters are few, so every one is compared: no index can
--- miss the nearest. One transaction at a time changes clusters: advisory lock 8.
+-- miss the nearest. One transaction at a time changes clusters: it has their turn.
 
 create or replace function flywheel._note_vectors() returns trigger
 language plpgsql volatile security definer
@@ -168,7 +168,7 @@ declare
   taken record;
   left_clusters uuid[];
 begin
-  if not pg_try_advisory_xact_lock('flywheel'::regnamespace::oid::integer, 8) then
+  if not flywheel._win_turn('clusters', false) then
     return 0;
   end if;
   select array_agg(news.span_id) as span_ids, array_agg(news.started_at) as started_ats, array_agg(news.embedder_id) as embedder_ids into taken

@@ -150,7 +150,7 @@ declare
   touched uuid[];
   followed record;
 begin
-  perform pg_advisory_xact_lock('flywheel'::regnamespace::oid::integer, 8);
+  perform flywheel._win_turn('clusters', true);
   select array_agg(case when known.n > 0 then known.cluster_id else flywheel.new_id() end order by listed.place) into targets
     from unnest(kept) with ordinality as listed(cluster_id, place)
     left join flywheel._clusters as known on known.cluster_id = listed.cluster_id and known.status = 'open'
@@ -193,7 +193,7 @@ declare
   merged integer;
   small uuid[];
 begin
-  perform pg_advisory_xact_lock('flywheel'::regnamespace::oid::integer, 8);
+  perform flywheel._win_turn('clusters', true);
   merged := flywheel._merge_near_clusters(_tidy_clusters.project, _tidy_clusters.embedder_id);
   select array_agg(known.cluster_id) into small from flywheel._clusters as known
    where (known.project, known.embedder_id, known.status) = (_tidy_clusters.project, _tidy_clusters.embedder_id, 'open') and known.name is null

@@ -271,7 +271,7 @@ as $function$
 declare
   touched integer;
 begin
-  if not pg_try_advisory_xact_lock('flywheel._monitors'::regclass::oid::integer, 0) then
+  if not flywheel._win_turn('monitors', false) then
     return 0;
   end if;
   delete from flywheel._monitors as monitors using flywheel.validator_versions as versions

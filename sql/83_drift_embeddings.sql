@@ -184,7 +184,7 @@ declare
   today constant date := (now() at time zone 'UTC')::date;
   tests integer := 0;
 begin
-  if not pg_try_advisory_xact_lock('flywheel._references'::regclass::oid::integer, 0) then
+  if not flywheel._win_turn('windows', false) then
     return 0;
   end if;
   perform flywheel._count_lengths(day::date) from generate_series(today - 2, today - 1, interval '1 day') as day;

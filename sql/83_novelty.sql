@@ -150,7 +150,7 @@ declare
   due record;
   looked integer;
 begin
-  if not pg_try_advisory_xact_lock('flywheel._novelty_points'::regclass::oid::integer, 0) then
+  if not flywheel._win_turn('novelty', false) then
     return 0;
   end if;
   for due in

@@ -216,6 +216,7 @@ def test_purge_gives_up_rather_than_keep_applications_waiting(
     pgflywheel: CommandLine, connection: Connection, dsn: str
 ) -> None:
     connection.execute("select flywheel.ensure_partitions('2024-05-06', '2024-05-06')")
+    connection.execute("update flywheel.settings set value = '1' where name = 'purge_wait_seconds'")
     with psycopg.connect(dsn) as reader:
         reader.execute("select count(*) from flywheel.scores")  # and goes on reading
         said = pgflywheel("traces", "purge", "--before", "2024-06-01", "--yes", exit_code=1).stderr

@@ -33,7 +33,7 @@ def test_scores_of_the_first_release_outlive_the_upgrade_and_new_ones_join_them(
             " using (span_id, revision, started_at) group by 1 order by 1"
         ).fetchall()
     assert counts == [("long_enough", 100, 0), ("not_short", 1, 0)]
-    assert schema.verify(dsn) == ["0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008"]
+    assert schema.verify(dsn) == ["0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009"]
 
 
 def test_the_first_release_gets_no_jobs_and_no_versions_it_does_not_know(dsn: str) -> None:

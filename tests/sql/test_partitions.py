@@ -223,6 +223,64 @@ def test_readers_of_alignment_lock_spans_before_scores_as_purge_does(
     thread.join()
 
 
+def test_a_purge_never_makes_a_statement_that_reads_scores_before_spans_the_victim_of_a_deadlock(
+    connection: Connection, connect: Callable[[], Connection]
+) -> None:
+    connection.execute("select flywheel.ensure_partitions('2024-05-06', '2024-05-06')")
+    activate(connection, "short")
+    keeper, user = connect(), connect()
+    keeper.execute("set deadlock_timeout = '1min'")  # else purge might find the deadlock first
+    with user.transaction():
+        user.execute("lock table flywheel.scores in row exclusive mode")
+        purging = threading.Thread(target=keeper.execute, args=(b"select flywheel.purge('2024-06-01 00:00+00')",))
+        purging.start()
+        _wait_for_lock(connection)
+        for _ in range(5):
+            user.execute("insert into flywheel.spans (input, output) values ('q', 'a')")
+            user.execute(
+                """insert into flywheel.scores (span_id, revision, version_id, started_at, trace_id, project, passed)
+                   select span_id, revision, version_id, started_at, trace_id, project, true
+                     from flywheel.spans cross join flywheel.validator_versions on conflict do nothing"""
+            )
+    purging.join()
+    assert value(connection, "select count(*) from flywheel.scores") == 5
+    assert value(connection, "select to_regclass('flywheel.scores_20240506')") is None
+
+
+def test_a_purge_that_gets_no_lock_says_what_to_do_and_drops_nothing(
+    connection: Connection, connect: Callable[[], Connection]
+) -> None:
+    connection.execute("select flywheel.ensure_partitions('2024-05-06', '2024-05-06')")
+    connection.execute("update flywheel.settings set value = '1' where name = 'purge_wait_seconds'")
+    user = connect()
+    with user.transaction():
+        user.execute("select count(*) from flywheel.scores")
+        said = refused(connection, "select flywheel.purge('2024-06-01 00:00+00')")
+        assert said.sqlstate == "55P03"
+        assert said.message_primary == "the days cannot be dropped while spans or scores are in use"
+        assert "pg_stat_activity" in (said.message_hint or "")
+        connection.execute("insert into flywheel.spans (input, output) values ('q', 'a')")
+    assert value(connection, "select to_regclass('flywheel.spans_20240506') is not null")
+    assert value(connection, "show lock_timeout") == "0"
+
+
+def test_a_purge_takes_dead_jobs_of_its_days_along(connection: Connection) -> None:
+    connection.execute("select flywheel.ensure_partitions('2024-05-06', '2024-05-07')")
+    for day in ("2024-05-06", "2024-05-07"):
+        activate(connection, f"asked_{day[-1]}", kind="python", callable="a:b", lane="judge")
+        insert(connection, started_at=f"{day} 12:00+00")
+    connection.execute(
+        """insert into flywheel._dead (lane, priority, job_id, version_ids, span_ids, started_from, started_until,
+                                       attempt, origin, reason)
+           select lane, priority, job_id, version_ids, span_ids, started_from, started_until, 5, origin, 'gone'
+             from flywheel._ready"""
+    )
+    assert value(connection, "select count(*) from flywheel._dead") == 3
+    connection.execute("select flywheel.purge('2024-05-07 18:00+00')")
+    days = "select distinct started_from::date::text from flywheel._dead"
+    assert rows(connection, days) == [("2024-05-07",)]
+
+
 def test_two_purges_at_once_drop_each_day_once(connection: Connection, connect: Callable[[], Connection]) -> None:
     connection.execute("select flywheel.ensure_partitions('2024-05-01', '2024-05-03')")
     dropped: list[tuple[str, ...]] = []

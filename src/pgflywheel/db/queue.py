@@ -151,7 +151,7 @@ async def limit_transaction(db: Database, seconds: float) -> None:
 
 
 async def do_chore(db: Database, call: str) -> Any:
-    """Make a call under the maintenance lock and return its value; None when another worker has the lock.
+    """Make a call in the turn of maintenance and return its value; None when another worker has the turn.
 
     It is one message and so one transaction, which ends even if this process stands still. A call that
     waits for a lock makes others wait behind it: below deadlock_timeout, so that no application is ever
@@ -159,7 +159,7 @@ async def do_chore(db: Database, call: str) -> Any:
     """
     statements = (
         f"select set_config('statement_timeout', '{CHORE_SECONDS}s', true), set_config('lock_timeout', '500ms', true);"
-        " select case when pg_try_advisory_xact_lock((select 'flywheel'::regnamespace::oid::integer), 3)"
+        " select case when flywheel._win_turn('maintenance', false)"
         f" then {call} end"
     )
     async with db.connection() as connection:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -11,12 +10,10 @@ from typing import Any
 from uuid import UUID
 
 from pgflywheel.db.connect import Database, over_connection
-from pgflywheel.errors import DatabaseError, SpanNotFound
+from pgflywheel.errors import SpanNotFound
 from pgflywheel.importer.rows import COLUMNS, SpanRow, values
 
 _DAY = timedelta(days=1)
-_PURGE_TRIES = 5
-_IN_USE = ("55P03", "40P01")
 _STORED = tuple(column for column in COLUMNS if column != "timed")
 _INCOMING = """
 create temporary table incoming on commit drop as
@@ -168,24 +165,8 @@ async def purgeable(database: Database, before: datetime) -> list[DroppedPartiti
 
 
 async def purge(database: Database, before: datetime) -> list[DroppedPartition]:
-    """Drop the days that ended before a time; raises DatabaseError when somebody reads them all the while.
-
-    Applications wait behind whoever waits to drop a day, so each try is short.
-    """
-    for attempt in range(_PURGE_TRIES):
-        try:
-            async with database.transaction() as inner:
-                await inner.execute("select set_config('lock_timeout', '500ms', true)")
-                return await inner.rows(DroppedPartition, "select * from flywheel.purge(%s)", [before])
-        except DatabaseError as error:
-            if getattr(error.__cause__, "sqlstate", None) not in _IN_USE:
-                raise
-            await asyncio.sleep(0.5 if attempt + 1 < _PURGE_TRIES else 0)
-    raise DatabaseError(
-        "the days cannot be dropped while spans or scores are in use",
-        f"A lock was not given in {_PURGE_TRIES} tries; nothing was dropped.",
-        "Look for long transactions: pgflywheel doctor.",
-    )
+    """Drop the days that ended before a time; raises DatabaseError when somebody uses them all the while."""
+    return await database.rows(DroppedPartition, "select * from flywheel.purge(%s)", [before])
 
 
 def _ranges(days: Sequence[date]) -> list[tuple[date, date]]:

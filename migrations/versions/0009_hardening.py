@@ -1,0 +1,82 @@
+"""Make the tables whose locks say whose turn it is, and keep costs that are no number out of calls.
+
+Safe while workers run. Calls wait for a moment while their table gets its rule; rows that are there are not read.
+"""
+
+from alembic import op
+
+revision = "0009"
+down_revision = "0008"
+branch_labels = None
+depends_on = None
+
+# One table each, always empty: any login can take an advisory lock, only who may write a table can lock it.
+TURNS = {
+    "maintenance": "Internal: always empty; the worker that does the chores holds its lock.",
+    "dispatch": "Internal: always empty; who compiles the dispatch, or pauses a validator, holds its lock.",
+    "purge": "Internal: always empty; who purges holds its lock.",
+    "fold": "Internal: always empty; who changes rollups holds its lock.",
+    "clusters": "Internal: always empty; who changes clusters holds its lock.",
+    "metrics": "Internal: always empty; who declares or drops a metric holds its lock.",
+    "monitors": "Internal: always empty; who steps the monitors of drift holds its lock.",
+    "windows": "Internal: always empty; who compares days with their windows holds its lock.",
+    "novelty": "Internal: always empty; who looks for novel inputs holds its lock.",
+}
+
+SETTINGS = {
+    "purge_wait_seconds": (
+        "30",
+        "Seconds for which purge() tries to get the days it drops to itself, half a second at a time.",
+    ),
+}
+
+COST = "cost_usd >= 0 and cost_usd < 1e15"
+
+
+def turns() -> list[str]:
+    made = []
+    for chore, text in TURNS.items():
+        table = f"flywheel._turn_{chore}"
+        made += [
+            f"create table {table} (nothing boolean constraint _turn_{chore}_pkey primary key)",
+            f"comment on table {table} is '{text}'",
+            f"comment on column {table}.nothing is 'No row is ever written.'",
+        ]
+    return made
+
+
+def settings() -> list[str]:
+    return [
+        f"insert into flywheel.settings (name, value, description) values ('{name}', '{value}', '{text}')"
+        for name, (value, text) in SETTINGS.items()
+    ]
+
+
+def costs() -> list[str]:
+    """Rows of the default partition move to a day of their own one day, so they must keep the rule; others may not."""
+    return [
+        f"update flywheel.calls_default set cost_usd = null where not ({COST})",
+        f"alter table flywheel.calls add constraint call_cost_is_a_number check ({COST}) not valid",
+    ]
+
+
+def upgrade() -> None:
+    for statement in [*turns(), *settings(), *costs()]:
+        op.execute(statement.replace(":", r"\:"))
+
+
+def downgrade() -> None:
+    op.execute("alter table flywheel.calls drop constraint call_cost_is_a_number")
+    for name in SETTINGS:
+        op.execute(f"delete from flywheel.settings where name = '{name}'")
+    for chore in TURNS:
+        op.execute(f"drop table flywheel._turn_{chore}")
+
+
+def verify() -> None:
+    for chore in TURNS:
+        op.execute(f"select nothing from flywheel._turn_{chore} where false")
+    op.execute(
+        "select 1 / count(*) from pg_constraint"
+        " where conname = 'call_cost_is_a_number' and conrelid = 'flywheel.calls'\\:\\:regclass"
+    )
