@@ -29,7 +29,7 @@ create or replace function flywheel._spent_before(scope text, name text, started
 language sql stable security definer
 set search_path = pg_catalog, pg_temp
 as $function$
-  select coalesce(sum(calls.cost_usd), 0)
+  select coalesce(sum(calls.cost_usd) filter (where calls.cost_usd < 1e15), 0)
     from flywheel.calls
     left join flywheel.validator_versions as versions on versions.version_id = calls.version_id
     left join flywheel.validators using (validator_id)

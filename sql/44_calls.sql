@@ -259,8 +259,9 @@ as $function$
            detail text, reply jsonb, input_tokens integer, cached_tokens integer, output_tokens integer, latency_ms double precision)
     left join flywheel.provider_models as prices on (prices.provider, prices.model) = (said.provider, said.model)
    cross join lateral (
-     select case when said.outcome in ('rate_limited', 'quota_exhausted', 'rejected', 'server_error', 'expired') then 0
-                 else flywheel._cost_usd(prices, said.purpose, said.input_tokens, said.cached_tokens, said.output_tokens) end as cost_usd) as price
+     select case when told.usd >= 0 and told.usd < 1e15 then told.usd end as cost_usd          -- NaN is above all numbers: it is unknown
+       from (select case when said.outcome in ('rate_limited', 'quota_exhausted', 'rejected', 'server_error', 'expired') then 0
+                         else flywheel._cost_usd(prices, said.purpose, said.input_tokens, said.cached_tokens, said.output_tokens) end) as told(usd)) as price
    where held.call_id is not null
       or not exists (select from flywheel.calls as past where past.call_id = known.call_id and past.started_at > now() - interval '2 days')
 $function$;

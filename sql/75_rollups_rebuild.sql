@@ -221,14 +221,17 @@ language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 declare
-  wrong text := (select given.path from unnest(paths) as given(path)
+  wrong text := (select coalesce(quote_literal(given.path), 'null') from unnest(paths) as given(path)
                   where given.path is null or given.path !~ '^[A-Za-z0-9_][A-Za-z0-9_-]*(\.[A-Za-z0-9_][A-Za-z0-9_-]*)*$' or length(given.path) > 200 limit 1);
 begin
-  if cardinality(paths) > 3 then
+  if array_ndims(paths) > 1 then
+    raise exception using errcode = 'WF009', message = format('own dimensions are lists of lists: %s', paths),
+      hint = 'Give one list of paths: {tenant.plan,model}.';
+  elsif cardinality(paths) > 3 then
     raise exception using errcode = 'WF009', message = format('%s own dimensions are too many', cardinality(paths)),
       detail = 'Rollups have three.', hint = 'Choose those that views are filtered by.';
-  elsif wrong is not null or array_position(paths, null) is not null then
-    raise exception using errcode = 'WF009', message = format('own dimension %L is no path', wrong),
+  elsif wrong is not null then
+    raise exception using errcode = 'WF009', message = format('own dimension %s is no path', wrong),
       hint = 'Give model, provider, or keys of attributes joined by dots, as tenant.plan.';
   end if;
   perform flywheel._win_turn('fold', true);

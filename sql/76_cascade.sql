@@ -16,7 +16,7 @@ create or replace view flywheel.question_verdicts as
   ), decided as (
     select distinct on (span_id, revision, question)
            span_id, revision, started_at, trace_id, project, question, passed, confidence, trusted, validator, version,
-           sum(cost_usd) over (partition by span_id, revision, question) as cost_usd,
+           sum(cost_usd) filter (where cost_usd < 1e15) over (partition by span_id, revision, question) as cost_usd,
            count(*) over (partition by span_id, revision, question) as tiers
       from tiers
      order by span_id, revision, question, trusted desc, scored_at desc
@@ -52,8 +52,8 @@ create or replace view flywheel.cascade_status as
          count(*) filter (where kept.trusted) as kept,
          count(*) filter (where not kept.trusted) as handed_on,
          count(*) filter (where scores.passed is null) as unscored,
-         sum(scores.cost_usd) as cost_usd,
-         sum(scores.cost_usd) / nullif(count(*) filter (where kept.trusted), 0) as cost_per_kept_usd,
+         sum(scores.cost_usd) filter (where scores.cost_usd < 1e15) as cost_usd,
+         sum(scores.cost_usd) filter (where scores.cost_usd < 1e15) / nullif(count(*) filter (where kept.trusted), 0) as cost_per_kept_usd,
          percentile_cont(0.5) within group (order by scores.latency_ms) as latency_ms
     from flywheel.scores
     join flywheel.validator_versions as versions using (version_id)

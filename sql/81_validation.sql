@@ -72,8 +72,8 @@ create or replace view flywheel.validation_cost_by_day as
            union
           select date_bin('1 day', started_at, '2000-01-01 00:00:00+00') from flywheel.calls_default) as days (time)
    cross join lateral (
-     select calls.version_id, calls.provider, calls.model, calls.purpose, count(*) as calls, sum(calls.cost_usd) as cost_usd,
-            count(calls.cost_usd)::double precision / count(*) as priced_share,
+     select calls.version_id, calls.provider, calls.model, calls.purpose, count(*) as calls, sum(calls.cost_usd) filter (where calls.cost_usd < 1e15) as cost_usd,
+            count(*) filter (where calls.cost_usd < 1e15)::double precision / count(*) as priced_share,
             sum(calls.input_tokens) as input_tokens, sum(calls.output_tokens) as output_tokens,
             sum(calls.cached_tokens)::double precision / nullif(sum(calls.input_tokens) filter (where calls.cached_tokens is not null), 0) as cached_share,
             count(distinct calls.span_id) filter (where calls.outcome = 'answered') as judged,

@@ -77,8 +77,14 @@ create or replace function flywheel.watch_by(dimensions text[]) returns void
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $function$
+declare
+  wrong text := (select coalesce(quote_literal(given.name), 'null') from unnest(dimensions) as given(name)
+                  where coalesce(given.name not in ('environment', 'node', 'release'), true) limit 1);
 begin
-  perform flywheel._require(coalesce(dimensions, '{null}') <@ array['environment', 'node', 'release'], format('pass rates cannot be watched by %s', dimensions),
+  perform flywheel._require(dimensions is not null, 'pass rates cannot be watched by null', 'Watch by any of environment, node and release, or by project alone: {}.');
+  perform flywheel._require(coalesce(array_ndims(dimensions), 1) = 1, format('pass rates cannot be watched by lists of lists: %s', dimensions),
+    'Give one list of names: {environment,node}.');
+  perform flywheel._require(wrong is null, format('pass rates cannot be watched by %s', wrong),
     'Watch by any of environment, node and release, or by project alone: {}.');
   update flywheel.settings set value = to_jsonb(dimensions) where settings.name = 'drift_by' and settings.value <> to_jsonb(dimensions);
   if found then

@@ -191,8 +191,16 @@ def test_slices_are_watched_apart_and_their_names_are_only_names(connection: Con
 
 
 def test_only_what_a_verdict_has_can_be_watched_by(connection: Connection) -> None:
-    for wanted in ("{user_id}", "{node,null}", None):
-        assert refused(connection, "select flywheel.watch_by(%s::text[])", [wanted]).sqlstate == "22023"
+    refusals = {
+        "{node,user_id}": "pass rates cannot be watched by 'user_id'",
+        "{node,null}": "pass rates cannot be watched by null",
+        "{{node,release},{release,node}}": "pass rates cannot be watched by lists of lists",
+        None: "pass rates cannot be watched by null",
+    }
+    for wanted, problem in refusals.items():
+        said = refused(connection, "select flywheel.watch_by(%s::text[])", [wanted])
+        assert (said.sqlstate, (said.message_primary or "").startswith(problem)) == ("22023", True)
+    connection.execute("select flywheel.watch_by('{}')")
 
 
 def test_thousands_of_values_make_no_more_monitors_than_are_wanted(connection: Connection) -> None:

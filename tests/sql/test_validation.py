@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from tests.sql import paying
-from tests.sql.support import Connection, activate, claim, inline, insert, rows, value, work_off, worker
+from tests.sql.support import Connection, activate, claim, inline, insert, refused, rows, value, work_off, worker
 
 TODAY = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
 NOON = TODAY - timedelta(hours=12)  # of yesterday, which is over
@@ -109,6 +109,33 @@ def test_calls_cost_by_day_version_and_model_and_unknown_costs_are_told(
     query = "select cost_usd, cost_per_judged, priced_share from flywheel.validation_cost_by_day where validator {}"
     assert rows(connection, query.format("= 'polite'"))[0][:2] == pytest.approx((whole, whole))
     assert rows(connection, query.format("is null")) == [(None, None, 0)]
+
+
+def test_a_cost_that_is_no_number_is_unknown(connection: Connection) -> None:
+    paying.provider(connection)
+    polite = paying.judge(connection, "polite")
+    connection.execute("update flywheel.provider_models set input_usd = 'NaN', output_usd = 'infinity'")
+    asked = paying.call(polite, span_id=uuid.uuid4())
+    paying.begin(connection, [asked])
+    paying.end(connection, [asked])
+    assert rows(connection, "select cost_usd from flywheel.calls") == [(None,)]
+    for cost in ("NaN", "infinity", "-1"):
+        said = refused(connection, "update flywheel.calls set cost_usd = %s", [cost])
+        assert (said.sqlstate, said.constraint_name) == ("23514", "call_cost_is_a_number")
+
+
+def test_costs_of_earlier_releases_that_are_no_number_break_no_sum(connection: Connection) -> None:
+    paying.provider(connection)
+    polite = paying.judge(connection, "polite")
+    asked = [paying.call(polite, span_id=uuid.uuid4()) for _ in range(4)]
+    paying.begin(connection, asked)
+    paying.end(connection, asked)
+    connection.execute("alter table flywheel.calls drop constraint call_cost_is_a_number")
+    for cost, call in zip(("NaN", "infinity", 0.5, 0.25), asked, strict=True):
+        connection.execute("update flywheel.calls set cost_usd = %s where call_id = %s", [cost, call["call_id"]])
+    query = "select cost_usd, priced_share, cost_per_judged from flywheel.validation_cost_by_day"
+    assert rows(connection, query) == [(0.75, 0.5, 0.75 / 4)]
+    assert value(connection, "select flywheel._spent_before('validator', 'polite', current_date - 1)") == 0.75
 
 
 def test_a_day_of_calls_leaves_other_days_unread(connection: Connection) -> None:
