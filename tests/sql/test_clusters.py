@@ -3,81 +3,18 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from tests.sql.drifting import cloud, days_ago
-from tests.sql.exampling import at, unit
+from tests.sql.clustering import ask, assign, cluster_ids, cluster_of, embed, sampled, setting, whole
+from tests.sql.drifting import cloud
+from tests.sql.exampling import unit
 from tests.sql.reference import case
 from tests.sql.support import Connection, inline, insert, refused, rows, value
 
-Vector = Sequence[float]
-
-
-@pytest.fixture(autouse=True)
-def sampled(connection: Connection) -> None:
-    """Let every trace be of the sample, and vectors join at a cosine of 0.8."""
-    connection.execute("update flywheel.embedders set span_permille = 1000")
-    setting(connection, "cluster_permille_hashing", 800)
-
-
-def setting(connection: Connection, name: str, number: int) -> None:
-    connection.execute("update flywheel.settings set value = to_jsonb(%s::numeric) where name = %s", [number, name])
-
-
-def ask(
-    connection: Connection,
-    vector: Vector,
-    output: str | None = "fine",
-    out: Vector | None = None,
-    days: int = 0,
-    seconds: float = 0,
-    **columns: Any,
-) -> uuid.UUID:
-    """Insert a span whose input has this vector, padded, and whose output has another; return its id."""
-    given = {"span_id": uuid.uuid4(), "input": "how do I pay", "output": output, **columns}
-    names, places = ", ".join(given), ", ".join(["%s"] * len(given))
-    started_at = value(
-        connection,
-        f"insert into flywheel.spans (started_at, {names}) values (%s::timestamptz + %s * interval '1 s', {places})"
-        " returning started_at",
-        [days_ago(days), seconds, *given.values()],
-    )
-    for part, numbers in (("input", vector), ("output", out)):
-        if numbers is not None:
-            embed(connection, given["span_id"], started_at, numbers, part)
-    found: uuid.UUID = given["span_id"]
-    return found
-
-
-def embed(connection: Connection, span_id: uuid.UUID, started_at: object, numbers: Vector, part: str = "input") -> None:
-    connection.execute(
-        """insert into flywheel.span_embeddings
-               (span_id, started_at, revision, embedder_id, part, content_hash, embedding)
-           select %s, %s, 1, embedder_id, %s, %s,
-                  (%s::real[] || array_fill(0::real, array[dimensions - %s]))::public.halfvec
-             from flywheel.embedders where status = 'serving'
-           on conflict on constraint span_embeddings_pkey do update set embedding = excluded.embedding""",
-        [span_id, started_at, part, str(numbers), list(numbers), len(numbers)],
-    )
-
-
-def assign(connection: Connection, most: int = 1000) -> int:
-    return int(value(connection, "select flywheel._assign_clusters(%s)", [most]))
-
-
-def whole(connection: Connection) -> None:
-    """Expect sums to equal members."""
-    assert rows(connection, "select * from flywheel.verify_clusters()") == []
-
-
-def cluster_of(connection: Connection, span_id: uuid.UUID) -> uuid.UUID | None:
-    found: uuid.UUID | None = value(
-        connection, "select cluster_id from flywheel.cluster_members where span_id = %s", [span_id]
-    )
-    return found
+__all__ = ["sampled"]
 
 
 @pytest.mark.parametrize("most", [1, 1000])
@@ -127,28 +64,6 @@ def test_projects_have_clusters_of_their_own_and_unsampled_traces_have_none(conn
     assert rows(connection, "select project, n from flywheel.clusters order by 1") == [("one", 1), ("two", 1)]
 
 
-def cluster_ids(connection: Connection) -> list[uuid.UUID]:
-    query = (
-        "select cluster_id from flywheel.clusters where status = 'open' and n > 0 order by first_seen_at, cluster_id"
-    )
-    return [found for (found,) in rows(connection, query)]
-
-
-def regroup(connection: Connection, groups: dict[uuid.UUID, int], kept: Sequence[uuid.UUID | None]) -> int:
-    """Let spans go to groups, as a worker does that has looked at them."""
-    query = """select flywheel._regroup_clusters('default',
-                        (select embedder_id from flywheel.embedders where status = 'serving'),
-                        array_agg(span_id order by place), array_agg(started_at order by place),
-                        %s::integer[], %s::uuid[])
-                 from unnest(%s::uuid[]) with ordinality as given(span_id, place) join flywheel.spans using (span_id)"""
-    return int(value(connection, query, [list(groups.values()), list(kept), list(groups)]))
-
-
-def tidy(connection: Connection) -> int:
-    query = "select flywheel._tidy_clusters('default', embedder_id) from flywheel.embedders where status = 'serving'"
-    return int(value(connection, query))
-
-
 def test_a_span_whose_text_changes_leaves_its_cluster(connection: Connection) -> None:
     first, second = ask(connection, unit(1)), ask(connection, unit(1))
     assign(connection)
@@ -176,116 +91,6 @@ def test_purged_days_leave_their_clusters_and_named_ones_stay(connection: Connec
     ]
     assert value(connection, "select first_seen_at from flywheel.clusters where n = 1") == first_seen
     assert value(connection, "select count(*) from flywheel.cluster_members") == 1
-    whole(connection)
-
-
-def test_names_of_people_stay_and_can_be_taken_back(connection: Connection) -> None:
-    ask(connection, unit(1))
-    assign(connection)
-    (cluster,) = cluster_ids(connection)
-    name = "select name, named_by from flywheel.clusters"
-    assert rows(connection, name) == [(f"cluster {str(cluster)[-8:]}", None)]
-    connection.execute("select flywheel._word_clusters(array[%s::uuid], '{5}', '{card lost}')", [cluster])
-    assert rows(connection, name) == [("card lost", None)]
-    hostile = "'; drop table x; -- \x1b[31m"
-    connection.execute("select flywheel.rename_cluster(%s, %s, 'ada')", [cluster, hostile])
-    connection.execute("select flywheel._word_clusters(array[%s::uuid], '{9}', '{other words}')", [cluster])
-    assert rows(connection, name) == [(hostile, "ada")]
-    connection.execute("select flywheel.rename_cluster(%s, ' ')", [cluster])
-    assert rows(connection, name) == [("other words", None)]
-    refusal = refused(connection, "select flywheel.rename_cluster(flywheel.new_id(), 'x')")
-    assert "there is no cluster" in str(refusal.message_primary)
-    assert refused(connection, "select flywheel.rename_cluster(%s, %s)", [cluster, "x" * 101]).sqlstate == "WF009"
-
-
-def test_groups_keep_ids_and_what_went_up_in_them_is_merged(connection: Connection) -> None:
-    a, b, c = (ask(connection, unit(1), seconds=1) for _ in range(3))
-    d = ask(connection, at(0.5, 1), seconds=2)
-    e = ask(connection, unit(0, 0, 0, 1), seconds=3)
-    assign(connection)
-    one, two, three = cluster_ids(connection)
-    assert regroup(connection, {a: 0, b: 0, c: 0, d: 0, e: -1}, [one]) == 1
-    whole(connection)
-    assert {cluster_of(connection, span) for span in (a, b, c, d)} == {one}
-    assert cluster_of(connection, e) == three
-    merged = "select cluster_id, status, merged_into from flywheel.clusters where cluster_id <> %s order by 2"
-    assert rows(connection, merged, [one]) == [(two, "merged", one), (three, "open", None)]
-    ask(connection, unit(1))
-    assign(connection)
-    assert rows(connection, "select n from flywheel.clusters where status = 'open' order by 1") == [(1,), (5,)]
-
-
-def test_a_name_goes_along_when_its_cluster_is_merged(connection: Connection) -> None:
-    a, b, c = (
-        ask(connection, unit(1), seconds=1),
-        ask(connection, unit(1), seconds=2),
-        ask(connection, at(0.5, 1), seconds=3),
-    )
-    assign(connection)
-    one, two = cluster_ids(connection)
-    connection.execute("select flywheel.rename_cluster(%s, 'lost card', 'ada')", [two])
-    regroup(connection, {a: 0, b: 0, c: 0}, [one])
-    assert rows(connection, "select name, n from flywheel.clusters where cluster_id = %s", [one]) == [("lost card", 3)]
-    whole(connection)
-
-
-def test_a_new_group_gets_a_new_id_and_unknown_spans_do_no_harm(connection: Connection) -> None:
-    a, b = ask(connection, unit(1), seconds=1), ask(connection, unit(1), seconds=2)
-    assign(connection)
-    (one,) = cluster_ids(connection)
-    regroup(connection, {a: 0, b: 1}, [one, None])
-    assert cluster_of(connection, a) == one != cluster_of(connection, b)
-    connection.execute("delete from flywheel._cluster_members where span_id = %s", [b])
-    regroup(connection, {a: 0, b: 1}, [uuid.uuid4(), None])
-    tidy(connection)
-    whole(connection)
-    assert value(connection, "select count(*) from flywheel.clusters where n > 0") == 1
-
-
-def test_who_is_in_no_group_goes_to_the_nearest_cluster_or_to_none(connection: Connection) -> None:
-    a, b = ask(connection, unit(1), seconds=1), ask(connection, at(0.9, 1), seconds=2)
-    c = ask(connection, unit(0, 0, 0, 1), seconds=3)
-    assign(connection)
-    one, two = cluster_ids(connection)
-    connection.execute("update flywheel._cluster_members set cluster_id = %s where span_id = %s", [two, b])
-    setting(connection, "cluster_permille_hashing", 900)
-    regroup(connection, {a: 0, b: -1, c: 0}, [two])
-    assert cluster_of(connection, b) is None
-    setting(connection, "cluster_permille_hashing", 600)
-    regroup(connection, {a: 0, b: -1, c: 0}, [two])
-    assert cluster_of(connection, b) == two != one
-    whole(connection)
-
-
-def test_clusters_that_grew_together_become_one_at_night(connection: Connection) -> None:
-    setting(connection, "cluster_permille_hashing", 970)
-    for place in range(3):
-        ask(connection, unit(1), seconds=place)
-    ask(connection, at(0.95, 1), seconds=5)
-    assign(connection)
-    assert len(cluster_ids(connection)) == 2
-    assert tidy(connection) == 0
-    setting(connection, "cluster_permille_hashing", 800)
-    assert tidy(connection) == 1
-    assert rows(connection, "select n, status from flywheel.clusters order by 1") == [(0, "merged"), (4, "open")]
-    whole(connection)
-
-
-def test_small_clusters_nobody_came_to_are_let_go(connection: Connection) -> None:
-    ask(connection, unit(1), days=9)
-    ask(connection, unit(0, 1), days=1)
-    assign(connection)
-    tidy(connection)
-    assert rows(connection, "select n from flywheel.clusters") == [(1,)]
-    assert rows(connection, "select members, clustered from flywheel.cluster_status") == [(2, 1)]
-
-
-def test_when_there_are_too_many_clusters_the_rest_waits_for_the_night(connection: Connection) -> None:
-    setting(connection, "cluster_most", 1)
-    spans = [ask(connection, vector, seconds=place) for place, vector in enumerate([unit(1), unit(0, 1), unit(1)])]
-    assign(connection)
-    assert cluster_of(connection, spans[0]) == cluster_of(connection, spans[2])
-    assert cluster_of(connection, spans[1]) is None
     whole(connection)
 
 
