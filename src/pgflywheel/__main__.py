@@ -1,5 +1,21 @@
-"""Run the command line with ``python -m pgflywheel``."""
+"""Begin the command line: ``pgflywheel``, or ``python -m pgflywheel``.
 
-from pgflywheel.cli.main import cli
+Nothing is imported above, so that Ctrl-C in the first moments, while modules are read, says no more than later on.
+"""
 
-cli(prog_name="pgflywheel")
+
+def main() -> None:
+    """Run the command line; what interrupts its start ends it with exit code 130."""
+    try:
+        from pgflywheel.cli.main import cli
+
+        cli(prog_name="pgflywheel")
+    except KeyboardInterrupt:
+        import sys
+
+        sys.stderr.write("interrupted\n")
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from types import ModuleType
 
 import click
 import psycopg
@@ -16,6 +17,7 @@ import pytest
 from click.testing import CliRunner, Result
 from psycopg.conninfo import make_conninfo
 
+from pgflywheel.__main__ import main
 from pgflywheel.cli.main import NOUNS, cli
 from pgflywheel.cli.options import root_error
 from pgflywheel.errors import Unreachable
@@ -127,6 +129,22 @@ def test_an_interrupt_is_exit_code_130_and_changes_nothing(empty_dsn: str) -> No
         _out, errors = waiting.communicate()
     assert (waiting.returncode, errors) == (130, b"interrupted\n")
     assert run("db", "status", "--dsn", empty_dsn).exit_code == 4
+
+
+class Interrupted(ModuleType):
+    """A module during whose import somebody presses Ctrl-C."""
+
+    def __getattr__(self, name: str) -> object:
+        raise KeyboardInterrupt if name == "cli" else AttributeError(name)
+
+
+def test_ctrl_c_while_modules_are_read_shows_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "pgflywheel.cli.main", Interrupted("pgflywheel.cli.main"))
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert (ended.value.code, capsys.readouterr().err) == (130, "interrupted\n")
 
 
 def test_upgrade_verify_downgrade_and_drop_by_hand(empty_dsn: str) -> None:

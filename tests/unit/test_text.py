@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import sys
 import unicodedata
 import uuid
 from datetime import UTC, datetime
 
+import click
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -66,3 +68,31 @@ def test_a_table_shows_markup_as_text(capsys: pytest.CaptureFixture[str]) -> Non
 def test_no_rows_are_said_in_words(capsys: pytest.CaptureFixture[str]) -> None:
     echo_rows([], as_json=False, empty="no spans")
     assert capsys.readouterr().out == "no spans\n"
+
+
+RECORD = {"span_id": str(uuid.UUID(int=7)), "validator": "answers_in_english", "why": "", "n": 1234}
+
+
+def printed_in_a_terminal(
+    columns: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> list[str]:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("TERM", "xterm")
+    echo_rows([RECORD, RECORD], as_json=False)
+    return [line.rstrip() for line in click.unstyle(capsys.readouterr().out).splitlines()]
+
+
+def test_a_table_that_does_not_fit_a_terminal_is_printed_row_by_row(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    block = ["span id    00000000-0000-0000-0000-000000000007", "validator  answers_in_english", "n          1,234"]
+    assert printed_in_a_terminal(50, capsys, monkeypatch) == [*block, "", *block]
+
+
+def test_a_table_that_fits_is_a_table_and_cuts_no_id(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    header, *lines = printed_in_a_terminal(60, capsys, monkeypatch)
+    assert header.split() == ["span", "id", "validator", "why", "n"]
+    assert any(line.startswith(str(uuid.UUID(int=7))) for line in lines)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import closing
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 import click
@@ -44,9 +45,10 @@ yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
 
 def run(work: Coroutine[Any, Any, Result]) -> Result:
     """Run a coroutine to its end: the command line's one asyncio.run."""
-    import asyncio  # here, for the sake of --help
+    with closing(work):  # Ctrl-C during the import leaves none that was never awaited
+        import asyncio  # here, for the sake of --help
 
-    return asyncio.run(work)
+        return asyncio.run(work)
 
 
 def run_call(

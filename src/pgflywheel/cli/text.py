@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 # Terminal control characters, marks that reorder text, halves of surrogate pairs. Tab and newline may stay.
 _HOSTILE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
+_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_NUMBERS = (int, float, Decimal, type(None))
 _PIPE_WIDTH = 200
 
 
@@ -57,18 +59,63 @@ def echo_rows(rows: Sequence[Any], as_json: bool, columns: Sequence[str] = (), e
 
 
 def echo_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None) -> None:
-    """Print a table on stdout; numbers stand to the right."""
+    """Print a table on stdout; numbers stand to the right. In a terminal too narrow for it each row is a block."""
+    names = [name.replace("_", " ") for name in columns]
+    kept = [list(row) for row in rows]
+    cells = [[_cell(value) for value in row] for row in kept]
+    console = stdout_console()
+    if sys.stdout.isatty() and _least_width(names, cells) > console.width:
+        _print_blocks(console, names, cells, title)
+        return
+    numeric = [all(isinstance(row[place], _NUMBERS) for row in kept) for place in range(len(names))]
+    _print_table(console, names, cells, numeric if kept else [False] * len(names), title)
+
+
+def _print_table(
+    console: Console, names: Sequence[str], cells: Sequence[Sequence[str]], numeric: Sequence[bool], title: str | None
+) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    kept = [list(row) for row in rows]
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
-    for position, name in enumerate(columns):
-        numeric = all(isinstance(row[position], int | float | Decimal | None) for row in kept)
-        table.add_column(name.replace("_", " "), justify="right" if numeric and kept else "left", overflow="fold")
-    for row in kept:
-        table.add_row(*(Text(_cell(value)) for value in row))
-    stdout_console().print(table)
+    for place, name in enumerate(names):
+        whole = any(_ID.fullmatch(row[place]) for row in cells)  # an id that is cut cannot be copied
+        table.add_column(name, justify="right" if numeric[place] else "left", overflow="fold", no_wrap=whole)
+    for row in cells:
+        table.add_row(*map(Text, row))
+    console.print(table)
+
+
+def _print_blocks(console: Console, names: Sequence[str], cells: Sequence[Sequence[str]], title: str | None) -> None:
+    """Print the cells of a row one below the other, without those that are empty, and a blank line between rows."""
+    from rich.table import Table
+    from rich.text import Text
+
+    if title:
+        console.print(Text(title))
+    for place, row in enumerate(cells):
+        if place:
+            console.print()
+        block = Table.grid(padding=(0, 2, 0, 0))
+        block.add_column(style="bold", no_wrap=True)
+        block.add_column(overflow="fold")
+        for name, cell in zip(names, row, strict=True):
+            if cell:
+                block.add_row(Text(name), Text(cell))
+        console.print(block)
+
+
+def _least_width(names: Sequence[str], cells: Sequence[Sequence[str]]) -> int:
+    """Return the width below which a table is hard to read: words are folded, ids are not."""
+    columns = zip(names, *cells, strict=True)
+    return sum(max(_shortest(name, 4), *(_shortest(cell, 8) for cell in rest), 0) + 2 for name, *rest in columns) - 2
+
+
+def _shortest(text: str, least: int) -> int:
+    """Return how narrow a cell may be: its longest word, of which ``least`` stay together, and a quarter of a text."""
+    words = text.split()
+    longest = max((len(word) if _ID.fullmatch(word) else min(len(word), least) for word in words), default=0)
+    return max(longest, min(len(text) // 4, 20) if len(words) > 1 else 0)
 
 
 def stdout_console() -> Console:
