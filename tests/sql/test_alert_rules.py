@@ -8,10 +8,10 @@ import pytest
 from psycopg.types.json import Jsonb
 
 from pgflywheel.db import alerts
-from tests.sql.alerting import channel, evaluate, floor, rule
+from tests.sql.alerting import channel, evaluate, floor, polite, rule
 from tests.sql.support import Connection, refused, rows, value
 
-__all__ = ["floor"]
+__all__ = ["floor", "polite"]
 
 
 def test_a_rule_is_set_once_and_changed_by_its_content(connection: Connection) -> None:
