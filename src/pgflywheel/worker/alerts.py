@@ -17,6 +17,7 @@ from time import time
 from pgflywheel.db import alerts
 from pgflywheel.db.alerts import Delivery
 from pgflywheel.worker.site import Site
+from pgflywheel.worker.tasks import ended
 from pgflywheel.worker.webhook import SIGNATURE, Address, NotSent, post, signature
 
 log = logging.getLogger(__name__)
@@ -43,9 +44,7 @@ class Deliveries:
                     await self.look()
                 await asyncio.sleep(LOOK_SECONDS)
         finally:
-            for task in self.sending:
-                task.cancel()
-            await asyncio.gather(*self.sending, return_exceptions=True)
+            await ended(self.sending)
 
     async def look(self) -> int:
         """Begin to send what waits; return how many messages that are."""

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TypeVar
 from uuid import UUID
 
 from pgflywheel.db import queue, wire
@@ -26,13 +25,13 @@ from pgflywheel.worker.faults import blame, fault_of
 from pgflywheel.worker.neighbours import VOTING_SPANS, Neighbours, Voters
 from pgflywheel.worker.refusals import Fault, PutOff, later_of
 from pgflywheel.worker.site import Site
+from pgflywheel.worker.tasks import together
 from pgflywheel.worker.verdicts import Answers, columns
 
 log = logging.getLogger(__name__)
 SLICE_SPANS = 2000  # read and asked together
 FULL_SPANS = 10_000  # from here on, a batch has all of batch_seconds
 TRIES = 3
-Got = TypeVar("Got")
 
 
 class LeaseLost(Exception):
@@ -328,14 +327,3 @@ def apart(jobs: list[Claimed], fault: Fault) -> list[list[Claimed]]:
         return [[job] for job in jobs]
     middle = len(jobs) // 2
     return [jobs[:middle], jobs[middle:]]
-
-
-async def together(work: Iterable[Awaitable[Got]]) -> list[Got]:
-    """Return all results in order; the first error ends the rest."""
-    tasks = [asyncio.ensure_future(each) for each in work]
-    try:
-        return list(await asyncio.gather(*tasks))
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)

@@ -42,6 +42,7 @@ from pgflywheel.worker.listen import Doorbell
 from pgflywheel.worker.maintenance import Maintenance
 from pgflywheel.worker.sentinels import Sentinels
 from pgflywheel.worker.site import Options, Site
+from pgflywheel.worker.tasks import ended
 
 log = logging.getLogger(__name__)
 MAX_CONNECTIONS = 4  # and one that listens
@@ -123,9 +124,10 @@ class Worker:
         try:
             async with serving(pages, self.site.options.metrics_port), asyncio.TaskGroup() as group:
                 behind = [group.create_task(work) for work in self._behind()]
-                await self._in_front()
-                for task in behind:
-                    task.cancel()
+                try:
+                    await self._in_front()
+                finally:
+                    await ended(behind)
         finally:
             await self._leave()
 
@@ -150,27 +152,27 @@ class Worker:
         writing = [asyncio.create_task(buffer.run()) for buffer in self.buffers]
         lanes = [asyncio.create_task(lane.run()) for lane in self.lanes]
         stopping = asyncio.create_task(self.site.stopping.wait())
-        await asyncio.wait([stopping, *writing, *lanes], return_when=asyncio.FIRST_COMPLETED)
-        self.stop()
-        ends = monotonic() + self.site.options.grace_seconds
         try:
+            await asyncio.wait([stopping, *writing, *lanes], return_when=asyncio.FIRST_COMPLETED)
+            self.stop()
+            ends = monotonic() + self.site.options.grace_seconds
             await self._end(lanes, ends)
             for buffer in self.buffers:
                 buffer.close()
             await self._end(writing, ends)
         finally:
-            for task in (stopping, *writing, *lanes):
-                task.cancel()
-            await asyncio.gather(stopping, *writing, *lanes, return_exceptions=True)
+            await ended([stopping, *writing, *lanes])
 
     async def _end(self, tasks: list[asyncio.Task[None]], ends: float) -> None:
         """Wait for tasks until then, or until there is a hurry; raise what one raised."""
         hurry = asyncio.create_task(self.hurry.wait())
         pending = {*tasks}
-        while pending and not hurry.done() and monotonic() < ends:
-            waited = asyncio.wait([hurry, *pending], timeout=ends - monotonic(), return_when=asyncio.FIRST_COMPLETED)
-            pending -= (await waited)[0]
-        hurry.cancel()
+        try:
+            while pending and not hurry.done() and (left := ends - monotonic()) > 0:
+                done, _ = await asyncio.wait([hurry, *pending], timeout=left, return_when=asyncio.FIRST_COMPLETED)
+                pending -= done
+        finally:
+            hurry.cancel()
         if pending:
             log.warning("not waiting any longer; what is in hand is given back")
         for task in tasks:
