@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from pgflywheel.records import BACKFILL, LIVE, Claimed
 from pgflywheel.worker.faults import hopeless
 from pgflywheel.worker.floors import Floor
 from pgflywheel.worker.listen import BUSY, FULL, IDLE, Doorbell
+from pgflywheel.worker.refusals import backoff_seconds
 from pgflywheel.worker.site import Site
 
 log = logging.getLogger(__name__)
@@ -28,7 +28,6 @@ LINGER_SECONDS = 0.005
 # A writer that looked for idle workers just before there was one commits some milliseconds later, and rings for nobody.
 POLL_SECONDS = (0.003, 0.003, 0.006, 0.012, 0.025, 0.05, 0.1)  # then Options.poll_seconds
 PACE_SECONDS = 0.005  # between claims of a queue that is nearly empty: single rows come in groups
-BACKOFF_SECONDS = 5.0
 Claim = Callable[[int, UUID, int, UUID | None], Awaitable[list[Claimed]]]
 
 
@@ -125,8 +124,9 @@ class Lane:
     async def _back_off(self, error: FlywheelError) -> None:
         self.failures += 1
         self.site.doubt("claim", error)
-        await self._sleep(min(BACKOFF_SECONDS, 0.1 * 2**self.failures) * random.uniform(0.5, 1))
+        await self._sleep(backoff_seconds(self.failures))
 
     async def _sleep(self, seconds: float) -> None:
         with suppress(TimeoutError):
-            await asyncio.wait_for(self.wake.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await self.wake.wait()

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -24,6 +23,7 @@ from psycopg import AsyncConnection, Notify
 from pgflywheel.db import queue
 from pgflywheel.db.connect import Connection, Database, connection_string
 from pgflywheel.errors import FlywheelError
+from pgflywheel.worker.refusals import backoff_seconds
 
 log = logging.getLogger(__name__)
 PROBE_SECONDS = 1.0
@@ -80,7 +80,7 @@ class Doorbell:
             except (psycopg.Error, FlywheelError, OSError) as error:
                 failures += 1
                 log.warning("the listening connection broke; polling meanwhile", extra={"error": str(error).strip()})
-                await asyncio.sleep(min(5.0, 0.1 * 2**failures) * random.uniform(0.5, 1))
+                await asyncio.sleep(backoff_seconds(failures))
 
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[Connection]:
@@ -112,7 +112,8 @@ class Doorbell:
         """Notify ourselves over another connection: a transaction pooler swallows it without a word."""
         await queue.notify(self.database, token)
         with suppress(TimeoutError):
-            await asyncio.wait_for(heard.wait(), PROBE_SECONDS)
+            async with asyncio.timeout(PROBE_SECONDS):
+                await heard.wait()
         self.listening, self.pooled = heard.is_set(), not heard.is_set()
 
     async def _give_up(self, connection: Connection) -> Connection:
@@ -131,7 +132,8 @@ class Doorbell:
                 raise psycopg.OperationalError("the connection is closed")
             with _watching(connection, self.changed), suppress(TimeoutError):
                 retry = self._retry_seconds if self.wanted != self.registered else None
-                await asyncio.wait_for(self.changed.wait(), retry)
+                async with asyncio.timeout(retry):
+                    await self.changed.wait()
 
     @property
     def wanted(self) -> bool:
@@ -165,12 +167,18 @@ class _watching:
         self.loop = asyncio.get_running_loop()
 
     def __enter__(self) -> None:
-        self.file = self.connection.pgconn.socket
+        self.file: int | None = self.connection.pgconn.socket
         self.loop.add_reader(self.file, self._read)
         self._read()  # what a statement left in the buffer
 
     def __exit__(self, *_: object) -> None:
-        self.loop.remove_reader(self.file)
+        self._look_away()
+
+    def _look_away(self) -> None:
+        """Stop reading, once: after that the number may be that of another connection's socket."""
+        if self.file is not None:
+            self.loop.remove_reader(self.file)
+            self.file = None
 
     def _read(self) -> None:
         pgconn = self.connection.pgconn
@@ -180,6 +188,6 @@ class _watching:
                 if pgconn.notify_handler:
                     pgconn.notify_handler(notice)
         except psycopg.Error:
-            self.loop.remove_reader(self.file)
+            self._look_away()
             self.connection.pgconn.finish()
             self.changed.set()

@@ -14,6 +14,7 @@ log = logging.getLogger(__name__)
 PATIENCE_SECONDS = 2.0  # what is longer is waited for in the queue
 MISSING_SECONDS = 60.0
 FIRST_DELAY_SECONDS, LAST_DELAY_SECONDS = 1.0, 300.0
+MOST_DOUBLINGS = 60  # more are too large for a float
 BLOCKS = {"wait": "rate_limited", "quota": "quota_exhausted", "unauthorized": "unauthorized"}  # by treatment
 
 
@@ -72,7 +73,12 @@ def later_of(failure: CallFailed | PutOff, attempt: int) -> PutOff:
 
 def delay_seconds(attempt: int) -> float:
     """Return the wait before the next attempt: doubling, with jitter so that calls do not come back together."""
-    return min(LAST_DELAY_SECONDS, FIRST_DELAY_SECONDS * 2.0 ** (attempt - 1)) * random.uniform(0.5, 1.0)
+    return backoff_seconds(attempt - 1, FIRST_DELAY_SECONDS, LAST_DELAY_SECONDS)
+
+
+def backoff_seconds(failures: int, first: float = 0.1, last: float = 5.0) -> float:
+    """Return the wait after so many failures in a row, however many a long outage makes of them."""
+    return min(last, first * 2.0 ** min(failures, MOST_DOUBLINGS)) * random.uniform(0.5, 1.0)
 
 
 def jittered(seconds: float) -> float:
