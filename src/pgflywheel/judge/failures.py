@@ -157,12 +157,16 @@ def _said(body: Any) -> tuple[str | None, str | None, str]:
     code = " ".join(str(error[key]) for key in ("code", "type") if isinstance(error.get(key), str))
     message = error.get("message") or error.get("detail") or ""
     parameter = error.get("param")
-    return code or None, parameter if isinstance(parameter, str) else None, _short(_visible(str(message)))
+    return code or None, parameter if isinstance(parameter, str) else None, _short(_visible(message))
 
 
 def _visible(page: Any) -> str:
     """Return the words of what may be a page of HTML."""
-    return re.sub(r"<[^<>]*>", " ", page[:10_000]) if isinstance(page, str) else "" if page is None else str(page)
+    try:
+        text = page if isinstance(page, str) else "" if page is None else str(page)
+    except RecursionError:
+        text = "(nested too deeply to be shown)"
+    return re.sub(r"<[^<>]*>", " ", text[:10_000])
 
 
 def _short(text: str) -> str:

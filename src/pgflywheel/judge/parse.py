@@ -14,6 +14,7 @@ from pgflywheel.judge.records import storable
 MOST_CHARACTERS = 65_536
 MOST_OBJECTS = 200  # places where an object may begin that are tried
 MOST_CRITIQUE = 4_000
+_IMPOSSIBLE = -1000.0  # a logprob below it is one: some write -9999, and an integer may be too large for a float
 _VERDICTS = {"pass": True, "passed": True, "fail": False, "failed": False}
 _THOUGHT = re.compile(r"^.*</think(?:ing)?>", re.DOTALL | re.IGNORECASE)
 _LINE = re.compile(r"^[\s*_#>\"'-]*verdict[\s*_\"']*[:=-][\s*_\"']*(pass|fail)(?:ed)?[\s*_\"'.,!]*$", re.I | re.M)
@@ -47,9 +48,9 @@ def read_verdict(text: str) -> Stated:
     text = text if text.startswith("{") else _THOUGHT.sub("", text).strip()
     try:
         objects, rest = _objects(text)
+        stated = [_of_object(each) for each in objects if "verdict" in each]
     except RecursionError as error:
         raise Unreadable("its JSON is nested too deeply") from error
-    stated = [_of_object(each) for each in objects if "verdict" in each]
     if not stated:
         rest, stated = "", _of_lines(text)
     if not stated:
@@ -78,16 +79,20 @@ def pass_probability(tokens: Any) -> float | None:
 
 def _share(token: Mapping[str, Any], lead: str) -> float | None:
     """Weigh the verdicts a token could have begun; ``lead`` is what stands in it before the verdict."""
-    rivals = token.get("top_logprobs") or [token]
+    rivals = token.get("top_logprobs")
     weights = {True: 0.0, False: 0.0}
-    for rival in rivals:
+    for rival in _mappings(rivals) or [token]:
         word = str(rival.get("token", "")).removeprefix(lead).strip(" \"'").lower()
         passed = next((passed for name, passed in (("pass", True), ("fail", False)) if _begins(name, word)), None)
         logprob = rival.get("logprob")
-        if passed is not None and isinstance(logprob, int | float) and not math.isnan(logprob):
-            weights[passed] += math.exp(min(logprob, 0.0))
+        if passed is not None and isinstance(logprob, int | float) and logprob == logprob:  # NaN is not
+            weights[passed] += math.exp(min(max(logprob, _IMPOSSIBLE), 0.0))
     total = weights[True] + weights[False]
     return weights[True] / total if total > 0.01 else None
+
+
+def _mappings(given: Any) -> list[Mapping[str, Any]]:
+    return [each for each in given if isinstance(each, Mapping)] if isinstance(given, list) else []
 
 
 def _begins(name: str, word: str) -> bool:

@@ -58,7 +58,8 @@ def _part(whole: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 def _text(content: Any) -> str | None:
     """Return a text, also one that comes in parts."""
     if isinstance(content, list):
-        return "".join(str(part.get("text") or "") for part in content if isinstance(part, Mapping))
+        texts = [part.get("text") for part in content if isinstance(part, Mapping)]
+        return "".join(text for text in texts if isinstance(text, str))
     return content if isinstance(content, str) else None
 
 

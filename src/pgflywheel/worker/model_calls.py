@@ -153,6 +153,7 @@ class Caller:
         try:
             async with self.hands:
                 reply = await endpoint.client.complete(prompt, limit_ms)
+            reading = read(reply)
         except CallFailed as failure:
             self._enter(ask, endpoint, call, failed(failure))
             raise await self._treated(ask, endpoint, prompt, failure) from failure
@@ -162,7 +163,6 @@ class Caller:
         except Exception as error:
             self._enter(ask, endpoint, call, {"outcome": "connection_lost", "detail": type(error).__name__})
             raise
-        reading = read(reply)
         self._enter(ask, endpoint, call, answered(reply, reading))
         return Answered(prompt, reply, reading, cost_usd(reply.usage, endpoint.provider.prices.get(prompt.model)))
 
