@@ -6,11 +6,13 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from time import monotonic
 from uuid import UUID, uuid4
 
 from pgflywheel.db import queue
 from pgflywheel.db.connect import Database
+from pgflywheel.errors import FlywheelError
 
 log = logging.getLogger(__name__)
 
@@ -41,9 +43,7 @@ class Lease:
 
     async def held(self) -> UUID:
         """Return the id to claim under, entering the worker when it is new or its lease ran out."""
-        if self.over:
-            self._begin_anew()
-        if not self.entered:
+        while self.over or not self.entered:
             await self.renew(0)
         return self.worker_id
 
@@ -53,7 +53,15 @@ class Lease:
             if self.over:
                 self._begin_anew()
             begun = monotonic()
-            until = await queue.heartbeat(
+            until = await self._beat(in_hand)
+            if until is None:
+                self._begin_anew()
+            else:
+                self.entered, self.ends = True, begun + self.seconds
+
+    async def _beat(self, in_hand: int) -> datetime | None:
+        try:
+            return await queue.heartbeat(
                 self.database,
                 self.worker_id,
                 self.name,
@@ -63,10 +71,10 @@ class Lease:
                 in_hand=in_hand,
                 first=not self.entered,
             )
-            if until is None:
-                self._begin_anew()
-            else:
-                self.entered, self.ends = True, begun + self.seconds
+        except FlywheelError:
+            if not self.entered:  # or it is, and nobody heard of it: it cannot be entered twice
+                self.worker_id = uuid4()
+            raise
 
     async def leave(self) -> None:
         """End the worker; jobs it still has become ready again."""

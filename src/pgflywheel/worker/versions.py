@@ -30,13 +30,14 @@ class Versions:
         """Return the versions in order of their ids, leaving out any that were deleted."""
         wanted = set(version_ids)
         if monotonic() - self.read_at > FRESH_SECONDS:
-            self.known.clear()
+            self.forget()
             self.read_at = monotonic()
-        if wanted - self.known.keys():
+        known = self.known  # what is forgotten while we wait for some stays known to us
+        if wanted - known.keys():
             async with self.reading:  # who finds them missing at the same moment, waits for one answer
-                if missing := wanted - self.known.keys():
-                    self.known |= {found.version_id: found for found in await queue.versions(self.database, missing)}
-        return [self.known[version_id] for version_id in sorted(wanted) if version_id in self.known]
+                if missing := wanted - known.keys():
+                    known.update({found.version_id: found for found in await queue.versions(self.database, missing)})
+        return [known[version_id] for version_id in sorted(wanted) if version_id in known]
 
     def check(self, version: Version) -> Check:
         """Return the Python check of a version."""
@@ -46,4 +47,4 @@ class Versions:
 
     def forget(self) -> None:
         """Ask again at the next use: a status has changed."""
-        self.known.clear()
+        self.known = {}
