@@ -108,8 +108,14 @@ class Buffer(ABC, Generic[Item]):
         if instead := self.instead(item, f"{UNWRITABLE}{error.message}"):
             await self._write_surely([instead])
         elif item.fence:
-            fences = [item.fence]
-            await queue.retry(self.site.database, item.worker_id, fences, AGAIN_SECONDS, "raised", error.message)
+            await self._put_off(item.worker_id, item.fence, error)
+
+    async def _put_off(self, worker_id: UUID, fence: UUID, why: FlywheelError) -> None:
+        """Let a claim end later; one that cannot even be put off comes back as a stray."""
+        try:
+            await queue.retry(self.site.database, worker_id, [fence], AGAIN_SECONDS, "raised", why.message)
+        except FlywheelError as error:
+            self.site.doubt("answers", error)
 
     @abstractmethod
     async def write(self, worker_id: UUID, items: list[Item]) -> None:

@@ -67,7 +67,7 @@ class CallableCalls:
             await put_off(self.site, ask, delay_seconds(ask.job.attempt), fault)
         except MissingCallable as error:
             return unscored("missing_callable", str(error))
-        except Exception as error:  # whatever a check raises is its answer
+        except (Exception, SystemExit) as error:  # whatever a check raises is its answer
             return failed(error)
         return None
 

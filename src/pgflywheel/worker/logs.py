@@ -8,6 +8,7 @@ import sys
 from datetime import UTC, datetime
 from typing import Any
 
+_QUOTED = set(' "=')
 _OWN = set(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
@@ -31,8 +32,8 @@ class KeyValue(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         said = [f"{name}={_shown(value)}" for name, value in fields(record).items()]
-        line = " ".join([_time(record), record.levelname.lower(), record.getMessage(), *said])
-        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+        line = " ".join([_time(record), record.levelname.lower(), _visible(record.getMessage()), *said])
+        return f"{line}\n{_visible(self.formatException(record.exc_info))}" if record.exc_info else line
 
 
 class JsonLines(logging.Formatter):
@@ -51,4 +52,9 @@ def _time(record: logging.LogRecord) -> str:
 
 def _shown(value: object) -> str:
     text = str(value)
-    return json.dumps(text) if not text or any(c.isspace() or c in '"=' for c in text) else text
+    return text if text.isprintable() and text and not set(text) & _QUOTED else json.dumps(text)
+
+
+def _visible(text: str) -> str:
+    """Return text whose lines stay lines, and in which nothing steers a terminal."""
+    return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
