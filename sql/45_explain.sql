@@ -199,47 +199,99 @@ $function$;
 comment on function flywheel.why is
   'For each validator, why a span has or lacks a score: scored, unscored, queued, running, retrying, over_budget, dead, filtered, sampled_out, paused, not_active or missing. Critiques and what errors say are told to those who may read flywheel.scores.';
 
--- _count_pairs: one version's books, recounted from the spans themselves and not from what the triggers believe.
-create or replace function flywheel._count_pairs(version_id uuid, eligible text)
-returns table (pairs bigint, scored bigint, unscored bigint, queued bigint, running bigint, later bigint, dead bigint, missing bigint)
+-- _count_books: the books of many versions, recounted from the spans themselves and not from what the triggers believe. Spans
+-- and scores are read once for all. eligible[place] is a predicate over the row span, and may raise: it is asked last.
+create or replace function flywheel._count_books(version_ids uuid[], eligible text[])
+returns table (version_id uuid, pairs bigint, scored bigint, unscored bigint, queued bigint, running bigint, later bigint, dead bigint, missing bigint)
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 begin
+  if _count_books.version_ids is null then
+    return;                                     -- nothing has judged yet
+  end if;
   return query execute format($code$
-    select count(*), count(*) filter (where passed is not null), count(*) filter (where unscored_reason is not null),
-           count(*) filter (where waits = 'queued'), count(*) filter (where waits = 'running'),
-           count(*) filter (where waits = 'later'), count(*) filter (where waits = 'dead'), count(*) filter (where waits = 'missing')
-      from (
-        select scores.passed, scores.unscored_reason,
-               case when scores.span_id is null then coalesce(pending.state, 'missing') end as waits
-          from flywheel.spans as span
-          left join flywheel.scores
-            on (scores.span_id, scores.revision, scores.version_id, scores.started_at) = (span.span_id, span.revision, $1, span.started_at)
-          left join flywheel._pending_spans($1) as pending on pending.span_id = span.span_id
-         where scores.span_id is not null
-            or ((pending.span_id is not null
-                 or exists (select from flywheel._activations as active where active.version_id = $1
-                              and span.ingested_at >= active.started_at and (active.ended_at is null or span.ingested_at < active.ended_at)))
-                and %s)
-      ) as pairs$code$, _count_pairs.eligible)
-    using _count_pairs.version_id;
+    with asked as materialized (
+      select asked.version_id, asked.place::integer as place,
+             (select range_agg(tstzrange(active.started_at, active.ended_at)) from flywheel._activations as active
+               where active.version_id = asked.version_id and (active.ended_at is null or active.ended_at > active.started_at)) as judging
+        from unnest($1) with ordinality as asked(version_id, place)
+    ), judged as materialized (
+      select span.span_id, span.started_at, asked.place, scores.passed is not null as says
+        from flywheel.spans as span
+        join flywheel.scores on (scores.span_id, scores.revision, scores.started_at) = (span.span_id, span.revision, span.started_at)
+        join asked using (version_id)
+    ), judges as (
+      select judged.span_id, judged.started_at, array_agg(judged.place) as places from judged group by judged.span_id, judged.started_at
+    ), waiting as materialized (
+      select pending.span_id, array_agg(asked.place) as places, array_agg(pending.state) as states
+        from asked cross join lateral flywheel._pending_spans(asked.version_id) as pending group by pending.span_id
+    ), counted as (
+      select judged.place, case when judged.says then 'scored' else 'unscored' end as state, count(*) as pairs from judged group by 1, 2
+      union all
+      select asked.place, coalesce(waiting.states[array_position(waiting.places, asked.place)], 'missing'), count(*)
+        from flywheel.spans as span
+        left join judges on (judges.span_id, judges.started_at) = (span.span_id, span.started_at)
+        left join waiting on waiting.span_id = span.span_id
+       cross join asked
+       where case when asked.place = any (judges.places) then false
+                  when asked.place = any (waiting.places) or span.ingested_at <@ asked.judging then case asked.place %s end end
+       group by 1, 2
+    )
+    select asked.version_id, coalesce(sum(counted.pairs), 0)::bigint, %s
+      from asked left join counted using (place) group by asked.version_id$code$,
+    (select string_agg(format(E'when %s then (%s\n)', predicate.place, predicate.code), ' ' order by predicate.place)
+       from unnest(_count_books.eligible) with ordinality as predicate(code, place)),
+    (select string_agg(format('coalesce(sum(counted.pairs) filter (where counted.state = %L), 0)::bigint', states.state), ', ' order by states.place)
+       from unnest(array['scored', 'unscored', 'queued', 'running', 'later', 'dead', 'missing']) with ordinality as states(state, place)))
+    using _count_books.version_ids;
 end
 $function$;
-comment on function flywheel._count_pairs is 'Internal: the books of one version; eligible is a predicate over the row span.';
+comment on function flywheel._count_books is 'Internal: the books of some versions, each with its predicate over the row span.';
 
-create or replace function flywheel._account(name text, version flywheel.validator_versions)
-returns table (eligible bigint, scored bigint, unscored bigint, queued bigint, running bigint, later bigint, dead bigint, missing bigint)
+create or replace function flywheel._own_books(name text, version flywheel.validator_versions)
+returns table (version_id uuid, pairs bigint, scored bigint, unscored bigint, queued bigint, running bigint, later bigint, dead bigint, missing bigint)
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 begin
-  return query select * from flywheel._count_pairs(version.version_id, flywheel._eligible_sql(name, version.definition));
+  return query select * from flywheel._count_books(array[version.version_id], array[flywheel._eligible_sql(name, version.definition)]);
 exception when others or assert_failure then         -- its where raises on some span
-  return query select * from flywheel._count_pairs(version.version_id, flywheel._may_be_eligible_sql(name, version.definition));
+  return query select * from flywheel._count_books(array[version.version_id], array[flywheel._may_be_eligible_sql(name, version.definition)]);
 end
 $function$;
-comment on function flywheel._account is 'Internal: the books of one version.';
+comment on function flywheel._own_books is 'Internal: the books of one version.';
+
+-- _books: all together; where some predicate raises, those that cannot raise together and each of the others by itself.
+create or replace function flywheel._books()
+returns table (version_id uuid, pairs bigint, scored bigint, unscored bigint, queued bigint, running bigint, later bigint, dead bigint, missing bigint)
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  every record;
+begin
+  select array_agg(judging.version_id) as ids, array_agg(judging.code) as codes,
+         array_agg(judging.version_id) filter (where not judging.raises) as safe_ids, array_agg(judging.code) filter (where not judging.raises) as safe_codes
+    into every
+    from (select versions.version_id, flywheel._eligible_sql(validators.name, versions.definition) as code, versions.definition ? 'where' as raises
+            from flywheel.validators join flywheel.validator_versions as versions using (validator_id)
+           where exists (select from flywheel._activations as active where active.version_id = versions.version_id)) as judging;
+  begin
+    return query select * from flywheel._count_books(every.ids, every.codes);
+    return;
+  exception when others or assert_failure then
+    null;
+  end;
+  return query
+    select * from flywheel._count_books(every.safe_ids, every.safe_codes)
+    union all
+    select account.* from flywheel.validators join flywheel.validator_versions as versions using (validator_id)
+     cross join lateral flywheel._own_books(validators.name, versions) as account
+     where versions.version_id = any (every.ids) and versions.version_id <> all (coalesce(every.safe_ids, '{}'));
+end
+$function$;
+comment on function flywheel._books is 'Internal: the books of all versions that ever judged.';
 
 create or replace function flywheel._accounts()
 returns table (validator text, version integer, status text, eligible bigint, scored bigint, unscored bigint, queued bigint,
@@ -247,10 +299,10 @@ returns table (validator text, version integer, status text, eligible bigint, sc
 language sql stable security definer
 set search_path = pg_catalog, pg_temp
 as $function$
-  select validators.name, versions.version, versions.status, account.*
-    from flywheel.validators
-    join flywheel.validator_versions as versions using (validator_id)
-   cross join lateral flywheel._account(validators.name, versions) as account
-   where exists (select from flywheel._activations as active where active.version_id = versions.version_id)
+  select validators.name, versions.version, versions.status, books.pairs, books.scored, books.unscored, books.queued, books.running,
+         books.later, books.dead, books.missing
+    from flywheel._books() as books
+    join flywheel.validator_versions as versions using (version_id)
+    join flywheel.validators using (validator_id)
 $function$;
 comment on function flywheel._accounts is 'Internal: the rows of the view accounts.';

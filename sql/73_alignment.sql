@@ -119,17 +119,33 @@ comment on function flywheel._gate is 'Internal: whether labels let a judge deci
 
 -- _measured: what the gate looks at. Dev labels, or all where there are few; of those the ones drawn for estimation, weighted
 -- by how likely they were drawn, where they are 30 of each verdict. Unequal weights count as fewer labels (Kish).
+-- A worker asks once a minute, so labels are read once, and of questions that have many only those of the dev split.
 create or replace view flywheel._measured as
-  with counted as (
+  with judges as materialized (
+    select versions.version_id, flywheel._question_of(versions) as question_id
+      from flywheel.validator_versions as versions where versions.kind in ('judge', 'neighbours')
+  ), gold as materialized (
+    select held.validator_id, held.span_id, held.started_at, held.revision, held.passed, held.split, held.lane, held.incl_prob,
+           count(*) filter (where held.split in ('dev', 'test')) over (partition by held.validator_id) < 60 as few
+      from flywheel.gold_labels as held where held.passed is not null
+  ), judged as (
+    select judges.version_id, gold.passed as human_passed, scores.passed as judge_passed, gold.lane, gold.incl_prob
+      from gold
+      join judges on judges.question_id = gold.validator_id
+      join flywheel.spans on (spans.span_id, spans.started_at) = (gold.span_id, gold.started_at)  -- before scores, as purge() locks them
+      join flywheel.scores on (scores.span_id, scores.revision, scores.version_id, scores.started_at)
+                            = (gold.span_id, gold.revision, judges.version_id, gold.started_at)
+     where gold.few or gold.split = 'dev'
+  ), counted as (
     select judged.version_id, part.only_drawn,
            count(*) filter (where human_passed) as n_pass, count(*) filter (where not human_passed) as n_fail,
            sum(weight) filter (where human_passed) as pass_weight, sum(weight * weight) filter (where human_passed) as pass_squares,
            sum(weight) filter (where not human_passed) as fail_weight, sum(weight * weight) filter (where not human_passed) as fail_squares,
            sum(weight) filter (where human_passed and judge_passed) as tp, sum(weight) filter (where not human_passed and not judge_passed) as tn
-      from flywheel._judged_labels as judged
+      from judged
      cross join (values (false), (true)) as part(only_drawn)
      cross join lateral (select case when part.only_drawn then 1 / judged.incl_prob else 1 end) as weighed(weight)
-     where judged.judge_passed is not null and (judged.few or judged.split = 'dev') and (not part.only_drawn or judged.lane = 'estimation')
+     where judged.judge_passed is not null and (not part.only_drawn or judged.lane = 'estimation')
      group by judged.version_id, part.only_drawn
   ), chosen as (
     select distinct on (version_id) version_id, n_pass, n_fail,
