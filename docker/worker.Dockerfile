@@ -18,7 +18,7 @@ ARG PIP_INDEX_URL
 ARG PIP_EXTRA_INDEX_URL
 ARG PIP_TRUSTED_HOST
 
-# What workers can do beyond SQL: `analysis` forms clusters at night and compares weeks, and weighs some 150 MB;
+# What workers can do beyond SQL: `analysis` forms clusters at night and compares weeks, and weighs some 200 MB;
 # `embed` (sentence-transformers) is not in it. Without any: --build-arg EXTRAS=checks,judge
 ARG EXTRAS=checks,judge,analysis
 

@@ -37,16 +37,21 @@ comment on function flywheel.choose_sentinels is
   'Keep labelled spans of the dev split, half of each verdict, to ask the judge about every day; those chosen before stay. Returns how many there are now.';
 
 create or replace function flywheel.retire_sentinels(validator text) returns integer
-language sql volatile security definer
+language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $function$
-  with ended as (
-    update flywheel.sentinels set retired_at = now()
-      from flywheel.validators
-     where validators.name = retire_sentinels.validator and sentinels.validator_id = validators.validator_id and sentinels.retired_at is null
-    returning 1
-  )
-  select count(*)::integer from ended
+declare
+  retired integer;
+begin
+  update flywheel.sentinels set retired_at = now()
+    from flywheel.validators
+   where validators.name = retire_sentinels.validator and sentinels.validator_id = validators.validator_id and sentinels.retired_at is null;
+  get diagnostics retired = row_count;
+  if retired = 0 and not exists (select from flywheel.validators where validators.name = retire_sentinels.validator) then
+    raise exception using errcode = '22023', message = format('there is no judge %s', retire_sentinels.validator), hint = 'List judges: pgflywheel judges list.';
+  end if;
+  return retired;
+end
 $function$;
 comment on function flywheel.retire_sentinels is 'Ask about the sentinels of a validator no more; returns how many. What was said of them stays.';
 

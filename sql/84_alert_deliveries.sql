@@ -138,7 +138,7 @@ set search_path = pg_catalog, pg_temp
 as $function$
 begin
   if not exists (select from flywheel.alert_channels as known where known.channel = name) then
-    raise exception using errcode = 'WF009', message = format('there is no channel %s', name), hint = 'List them: pgflywheel alerts channels.';
+    raise exception using errcode = 'WF009', message = format('there is no channel %s', name), hint = 'List them: pgflywheel alerts channels list.';
   end if;
   perform flywheel._queue_delivery(name, 'test', jsonb_build_object('kind', 'test', 'at', clock_timestamp(), 'text', format('A test of channel %s.', name)), clock_timestamp());
   return (select made.delivery_id from flywheel._deliveries as made where made.channel = name and made.kind = 'test' order by made.created_at desc, made.delivery_id desc limit 1);

@@ -363,7 +363,9 @@ def test_an_export_goes_back_in_as_it_was(
     assert pgflywheel.json("labels", "import", "labels.jsonl") == {"imported": 2, "already_there": 0}
     assert pgflywheel.json("labels", "list") == before
     assert (tmp_path / "labels.jsonl").read_text().isascii()
-    assert pgflywheel("labels", "export", "-", "--validator", "other").stdout == ""
+    assert (
+        "there is no validator other" in pgflywheel("labels", "export", "-", "--validator", "other", exit_code=1).stderr
+    )
     assert len(spans) == 3
 
 

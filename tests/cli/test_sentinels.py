@@ -78,7 +78,8 @@ def test_sentinels_are_chosen_and_listed_with_what_the_judge_said(
     assert listed[0]["span_id"] in table
     assert " NO " in table
     assert "unreadable" in pgflywheel("sentinels", "list").stdout
-    assert pgflywheel.json("sentinels", "list", "--validator", "nobody") == []
+    for words in (("list", "--validator", "nobody"), ("runs", "--validator", "nobody"), ("retire", "nobody", "--yes")):
+        assert "nobody" in pgflywheel("sentinels", *words, exit_code=1).stderr
 
 
 def test_runs_tell_agreement_cost_and_change_and_nothing_hostile(

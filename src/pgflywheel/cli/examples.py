@@ -7,7 +7,7 @@ from uuid import UUID
 
 import click
 
-from pgflywheel.cli.options import dsn_option, json_option, run_call, schema_option
+from pgflywheel.cli.options import dsn_option, json_option, run_call, run_list, schema_option
 from pgflywheel.cli.text import echo, echo_rows, one_line
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def list_(
     """
     from pgflywheel.db import examples as calls
 
-    found = run_call(calls.find, dsn, schema, validator, project, status, limit)
+    found = run_list(calls.find, dsn, schema, validator, validator, project, status, limit)
     echo_rows(found if as_json else [_line(each) for each in found], as_json, empty="no examples")
 
 
@@ -208,7 +208,7 @@ def retrieve(
     Example:
         pgflywheel examples retrieve support answer "Where is my parcel?"
     """
-    shots = run_call(_retrieved, dsn, schema, project, node, text, k, strategy, validator)
+    shots = run_list(_retrieved, dsn, schema, validator, project, node, text, k, strategy, validator)
     echo_rows(shots if as_json else [_shot_line(each) for each in shots], as_json, empty="no examples")
 
 

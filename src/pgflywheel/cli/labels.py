@@ -15,7 +15,7 @@ from uuid import UUID
 
 import click
 
-from pgflywheel.cli.options import dsn_option, json_option, run_call, schema_option
+from pgflywheel.cli.options import dsn_option, json_option, run_call, run_list, schema_option
 from pgflywheel.cli.text import echo, echo_rows, one_line
 from pgflywheel.cli.times import TIME
 from pgflywheel.errors import FlywheelError, InvalidArgument
@@ -194,7 +194,8 @@ def list_labels(validator: str | None, provisional: bool, limit: int, dsn: str, 
     """
     from pgflywheel.db import labels as calls
 
-    found = run_call(calls.current, dsn, schema, validator, "judge" if provisional else "human", limit)
+    kind = "judge" if provisional else "human"
+    found = run_list(calls.current, dsn, schema, validator, validator, kind, limit)
     if as_json:
         echo_rows(found, as_json)
         return
@@ -253,7 +254,7 @@ def export_labels(file: str, validator: str | None, dsn: str, schema: str) -> No
     """
     from pgflywheel.db import labels as calls
 
-    found = run_call(calls.current, dsn, schema, validator, "human")
+    found = run_list(calls.current, dsn, schema, validator, validator, "human")
     text = "".join(json.dumps(dataclasses.asdict(label), default=_plain, ensure_ascii=True) + "\n" for label in found)
     if file == "-":
         click.echo(text, nl=False)

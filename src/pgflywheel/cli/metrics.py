@@ -10,7 +10,7 @@ import click
 
 from pgflywheel.cli import figures
 from pgflywheel.cli.csv_text import csv_option, echo_csv
-from pgflywheel.cli.options import dsn_option, json_option, run_call, schema_option
+from pgflywheel.cli.options import dsn_option, json_option, run_call, run_list, schema_option
 from pgflywheel.cli.text import clean, echo_rows, echo_table, note, one_line, to_json
 from pgflywheel.cli.times import TIME
 
@@ -87,7 +87,12 @@ def show(dsn: str, schema: str, as_json: bool, as_csv: bool, **asked: Any) -> No
 async def _numbers(database: Database, asked: Asked, plotted: bool) -> tuple[list[MetricLine], list[Quality]]:
     from pgflywheel.cli.metric_lines import lines, series
 
-    return await lines(database, asked), await series(database, asked) if plotted else []
+    found = await lines(database, asked)
+    if asked.validator is not None and not found:
+        from pgflywheel.db.validators import require
+
+        await require(database, asked.validator)
+    return found, await series(database, asked) if plotted else []
 
 
 def _print_lines(lines: Sequence[MetricLine], asked: Asked) -> None:
@@ -155,7 +160,7 @@ def _print_plots(series: Sequence[Quality]) -> None:
 @schema_option
 @json_option
 @csv_option
-def compare(dsn: str, schema: str, as_json: bool, as_csv: bool, **asked: Any) -> None:
+def compare(dsn: str, schema: str, as_json: bool, as_csv: bool, validator: str, **asked: Any) -> None:
     """Compare two releases: the difference of their pass rates, and whether it is one.
 
     \b
@@ -166,16 +171,14 @@ def compare(dsn: str, schema: str, as_json: bool, as_csv: bool, **asked: Any) ->
     from pgflywheel.db.metrics import ReleaseComparison
 
     _one_format(as_json, as_csv)
-    found = run_call(calls.compare_releases, dsn, schema, **asked)
+    found = run_list(calls.compare_releases, dsn, schema, validator, validator, **asked)
     if as_csv:
         echo_csv(found, ReleaseComparison)
     elif as_json:
         click.echo(to_json(found))
     elif not found:
         click.echo(
-            clean(
-                f"no data: no version of {asked['validator']} judged both {asked['baseline']} and {asked['candidate']}"
-            )
+            clean(f"no data: no version of {validator} judged both {asked['baseline']} and {asked['candidate']}")
         )
     for row in [] if as_json or as_csv else found:
         _print_comparison(row)
@@ -235,12 +238,16 @@ async def _lowest(
 ) -> tuple[Sequence[LowScore | LowVerdict], bool]:
     """Return the lowest scores, and whether the role may read why."""
     from pgflywheel.db import metrics as calls
-    from pgflywheel.db import monitoring
+    from pgflywheel.db import monitoring, validators
 
-    found = await monitoring.where_permitted(calls.lowest_scores(database, validator, since, until, number))
-    if found is not None:
-        return found, True
-    return await monitoring.low_verdicts(database, validator, since, until, number), False
+    permitted = await monitoring.where_permitted(calls.lowest_scores(database, validator, since, until, number))
+    whole = permitted is not None
+    found: Sequence[LowScore | LowVerdict] = permitted or []
+    if not whole:
+        found = await monitoring.low_verdicts(database, validator, since, until, number)
+    if validator is not None and not found:
+        await validators.require(database, validator)
+    return found, whole
 
 
 def _low_cells(score: LowScore | LowVerdict) -> dict[str, object]:

@@ -71,6 +71,27 @@ def run_call(
     return run(call())
 
 
+def run_list(
+    function: Callable[Concatenate[Database, Given], Awaitable[Result]],
+    dsn: str,
+    schema: str,
+    validator: str | None,
+    *args: Given.args,
+    **kwargs: Given.kwargs,
+) -> Result:
+    """Return what run_call does; nothing found of a validator that is not there is an error, and no empty list."""
+
+    async def listed(database: Database) -> Result:
+        found = await function(database, *args, **kwargs)
+        if validator is not None and not found:
+            from pgflywheel.db.validators import require
+
+            await require(database, validator)
+        return found
+
+    return run_call(listed, dsn, schema)
+
+
 def root_error(error: BaseException) -> FlywheelError | None:
     """Return our error, also from inside a task group's; None when something else is in it."""
     if isinstance(error, FlywheelError):

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import click
 
-from pgflywheel.cli.options import dsn_option, json_option, run_call, schema_option
+from pgflywheel.cli.options import dsn_option, json_option, run_call, run_list, schema_option
 from pgflywheel.cli.text import echo_rows, one_line
 from pgflywheel.cli.times import TIME
 
@@ -47,7 +47,7 @@ def show(limit: int, dsn: str, schema: str, as_json: bool, **meant: Any) -> None
     """
     from pgflywheel.db import explain
 
-    found = run_call(explain.scores, dsn, schema, explain.ScoreFilter(**meant), limit)
+    found = run_list(explain.scores, dsn, schema, meant["validator"], explain.ScoreFilter(**meant), limit)
     if as_json:
         echo_rows(found, as_json)
         return
@@ -93,7 +93,7 @@ def rates(
     from pgflywheel.db import explain
 
     meant = explain.ScoreFilter(validator, project, node, since=since, before=before)
-    echo_rows(run_call(explain.pass_rates, dsn, schema, meant), as_json, empty="no scores")
+    echo_rows(run_list(explain.pass_rates, dsn, schema, validator, meant), as_json, empty="no scores")
 
 
 @scores.command("why")

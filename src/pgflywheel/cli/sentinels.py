@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pgflywheel.cli import figures
-from pgflywheel.cli.options import dsn_option, json_option, run_call, schema_option, yes_option
+from pgflywheel.cli.options import dsn_option, json_option, run_call, run_list, schema_option, yes_option
 from pgflywheel.cli.text import echo, echo_rows, echo_table, one_line
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def list_sentinels(validator: str | None, all_of_them: bool, limit: int, dsn: st
     """
     from pgflywheel.db import drift
 
-    found = run_call(drift.sentinel_status, dsn, schema, validator, limit, all_of_them=all_of_them)
+    found = run_list(drift.sentinel_status, dsn, schema, validator, validator, limit, all_of_them=all_of_them)
     if as_json or not found:
         echo_rows(found, as_json, empty="there is no sentinel: pgflywheel sentinels choose VALIDATOR")
     else:
@@ -87,7 +87,7 @@ def runs(validator: str | None, limit: int, dsn: str, schema: str, as_json: bool
     """
     from pgflywheel.db import drift
 
-    found = run_call(drift.sentinel_history, dsn, schema, validator, limit)
+    found = run_list(drift.sentinel_history, dsn, schema, validator, validator, limit)
     if as_json or not found:
         echo_rows(found, as_json, empty="no judge was asked about its sentinels yet; workers ask once a day")
     else:

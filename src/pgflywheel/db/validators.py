@@ -122,6 +122,12 @@ async def listed(database: Database, every_version: bool) -> list[ListedVersion]
     return await database.rows(ListedVersion, query, {"every": every_version})
 
 
+async def require(database: Database, name: str) -> None:
+    """Raise ValidatorNotFound unless there is a validator of this name."""
+    if not await database.value("select exists (select from flywheel.validator_status where validator = %s)", [name]):
+        raise ValidatorNotFound(f"there is no validator {name}", hint="List them: pgflywheel validators list.")
+
+
 async def definition(database: Database, name: str, version: int | None = None) -> StoredDefinition:
     """Return one version's definition, the newest unless numbered; raises ValidatorNotFound."""
     query = """
