@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 from uuid import UUID, uuid4
@@ -13,10 +14,13 @@ import pytest
 
 from pgflywheel.db import queue
 from pgflywheel.errors import DatabaseError, Unreachable
+from pgflywheel.judge import parse
 from pgflywheel.judge.failures import failure_of
 from pgflywheel.judge.judgement import read
 from pgflywheel.judge.reading import reply_of
 from pgflywheel.judge.records import Reply
+from pgflywheel.report.model import Line, Plot, Point
+from pgflywheel.report.svg import draw
 from pgflywheel.worker.batch_answers import answer_of
 from pgflywheel.worker.buffer import Buffer
 from pgflywheel.worker.ledger import Ending
@@ -110,3 +114,23 @@ def test_an_answer_that_can_be_neither_written_nor_put_off_ends_no_worker(monkey
     asyncio.run(unwritable.run())
     assert unwritable.doubts == ["answers"]
     assert unwritable.left == [fence]
+
+
+@pytest.mark.parametrize("space", ["\n", " \n", "\r\n"])
+def test_a_verdict_on_a_line_is_looked_for_within_that_line(space: str) -> None:
+    assert parse._LINE.match(f"{space}verdict: pass") is None  # or blank lines take hours
+    assert read(Reply(f"It is good.{space}\t**Verdict:** pass{space}")).judgement.critique == "It is good."
+
+
+@pytest.mark.parametrize(
+    "time", ["Thu, 01 Jan 99999999999 00:00:00 GMT", "Thu, 01 Jan 2026 99999999999999999999:00:00 GMT"]
+)
+def test_a_date_to_come_back_at_that_no_clock_shows_is_none(time: str) -> None:
+    assert failure_of(429, None, {"retry-after": time}).retry_after_seconds is None
+
+
+def test_an_interval_without_an_end_is_not_drawn() -> None:
+    point = Point(datetime(2026, 1, 1, tzinfo=UTC), 0.5, 0.1, float("inf"))
+    drawn = draw(Plot("rate", [Line("rate", [point])]))
+    assert "band" not in drawn
+    assert "dot" in drawn

@@ -131,7 +131,7 @@ def retry_after_seconds(headers: Mapping[str, str]) -> float | None:
             return _bounded(seconds * unit)
     try:
         until = parsedate_to_datetime(headers.get("retry-after", ""))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     until = until if until.tzinfo else until.replace(tzinfo=UTC)
     return _bounded((until - datetime.now(UTC)).total_seconds())

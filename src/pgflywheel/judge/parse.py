@@ -17,7 +17,11 @@ MOST_CRITIQUE = 4_000
 _IMPOSSIBLE = -1000.0  # a logprob below it is one: some write -9999, and an integer may be too large for a float
 _VERDICTS = {"pass": True, "passed": True, "fail": False, "failed": False}
 _THOUGHT = re.compile(r"^.*</think(?:ing)?>", re.DOTALL | re.IGNORECASE)
-_LINE = re.compile(r"^[\s*_#>\"'-]*verdict[\s*_\"']*[:=-][\s*_\"']*(pass|fail)(?:ed)?[\s*_\"'.,!]*$", re.I | re.M)
+# What stands before the word ends with its line: else blank lines would be read to their end from each of them.
+_LINE = re.compile(
+    r"^(?:[^\S\n]|[*_#>\"'-])*verdict[\s*_\"']*[:=-][\s*_\"']*(pass|fail)(?:ed)?[\s*_\"'.,!]*$",
+    re.IGNORECASE | re.MULTILINE,
+)
 _STATED = re.compile(r"verdict\W{1,12}(pass|fail)", re.IGNORECASE)
 _decode = json.JSONDecoder(object_pairs_hook=lambda pairs: _Object(pairs)).raw_decode
 

@@ -49,8 +49,11 @@ def draw(plot: Plot) -> str:
 
 
 def _finite(point: Point) -> Point:
-    """Return the point; one at infinity is no data."""
-    return point if point.value is None or isfinite(point.value) else Point(point.time, None)
+    """Return the point without what is at infinity; where its value is, it is no data."""
+    if point.value is None or not isfinite(point.value):
+        return Point(point.time, None)
+    low, high = (None if each is None or not isfinite(each) else each for each in (point.low, point.high))
+    return Point(point.time, point.value, low, high)
 
 
 def _scale(plot: Plot) -> Scale:
