@@ -43,8 +43,8 @@ create or replace view flywheel._latency as
          sum(counted.n)::bigint as n, sum(counted.errors)::bigint as errors, sum(counted.running)::bigint as running,
          sum(counted.timed)::bigint as timed, array_agg(counted.latency_bin) as bins, array_agg(counted.n) as counts,
          sum(counted.latency_ms) as latency_ms,
-         case when sum(counted.metered) > 0 then sum(counted.input_tokens)::bigint end as input_tokens,
-         case when sum(counted.metered) > 0 then sum(counted.output_tokens)::bigint end as output_tokens,
+         nullif(sum(counted.input_tokens), 0)::bigint as input_tokens,       -- metered spans may know one of the two alone
+         nullif(sum(counted.output_tokens), 0)::bigint as output_tokens,
          case when sum(counted.priced) > 0 then sum(counted.cost_usd) end as cost_usd,
          sum(counted.priced)::bigint as priced
     from flywheel._span_counts as counted
@@ -115,7 +115,7 @@ begin
            summed.attribute_1, summed.attribute_2, summed.attribute_3, summed.n, summed.errors, summed.running,
            summed.errors::double precision / nullif(summed.n - summed.running, 0), likely.low, likely.high, summed.timed,
            quantile.ms[1], quantile.ms[2], quantile.ms[3], summed.latency_ms / nullif(summed.timed, 0),
-           case when summed.metered > 0 then summed.input_tokens end, case when summed.metered > 0 then summed.output_tokens end,
+           nullif(summed.input_tokens, 0), nullif(summed.output_tokens, 0),
            case when summed.priced > 0 then summed.cost_usd end, summed.priced::double precision / summed.n
       from (
         select case when latency.step is null then latency.since else date_trunc(latency.step, counted.bucket, 'UTC') end as at,
@@ -130,7 +130,7 @@ begin
                case when 'attribute_3' = any (latency.by) then counted.attribute_3 end as attribute_3,
                sum(counted.n)::bigint as n, sum(counted.errors)::bigint as errors, sum(counted.running)::bigint as running,
                sum(counted.timed)::bigint as timed, array_agg(counted.latency_bin) as bins, array_agg(counted.n) as counts,
-               sum(counted.latency_ms) as latency_ms, sum(counted.metered) as metered, sum(counted.input_tokens)::bigint as input_tokens,
+               sum(counted.latency_ms) as latency_ms, sum(counted.input_tokens)::bigint as input_tokens,
                sum(counted.output_tokens)::bigint as output_tokens, sum(counted.cost_usd) as cost_usd, sum(counted.priced)::bigint as priced
           from flywheel._span_counts as counted
          where counted.grain = flywheel._grain(latency.since, latency.until, latency.step)
@@ -203,8 +203,8 @@ begin
         ('p95_ms', '95 % of them took no longer, in milliseconds; within 4.5 %. Null = none was timed.'),
         ('p99_ms', '99 % of them took no longer, in milliseconds; within 4.5 %. Null = none was timed.'),
         ('mean_ms', 'Mean latency in milliseconds, exact; null = none was timed.'),
-        ('input_tokens', 'Tokens read, where known; null = nowhere known.'),
-        ('output_tokens', 'Tokens written, where known; null = nowhere known.'),
+        ('input_tokens', 'Tokens read, where known; null = nowhere known, or none.'),
+        ('output_tokens', 'Tokens written, where known; null = nowhere known, or none.'),
         ('cost_usd', 'Cost in US dollars, where known; null = nowhere known.'),
         ('priced_share', 'Share of the spans whose cost is known: below 1, cost_usd may be too low.'),
         ('requests', 'Root spans.'),

@@ -85,14 +85,24 @@ as $function$
 $function$;
 comment on function flywheel._ranges is 'Internal: a time cut into whole days (UTC), and hours and minutes at its ends.';
 
-create or replace function flywheel._counted_sql(source text, since timestamptz, until timestamptz) returns text
+-- _stepped_sql: ranges are counted as coarsely as they and the steps allow; steps at the ends of the time may be cut.
+create or replace function flywheel._stepped_sql(source text, since timestamptz, until timestamptz, step text) returns text
 language sql stable security invoker
 set search_path = pg_catalog, pg_temp
 as $function$
   select coalesce(string_agg(format('select * from flywheel.%I where grain = %L and bucket >= %L and bucket < %L',
-                                    _counted_sql.source, part.grain, part.since, part.until), ' union all '),
-                  format('select * from flywheel.%I where false', _counted_sql.source))
-    from flywheel._ranges(_counted_sql.since, _counted_sql.until) as part
+                                    _stepped_sql.source, case when step = 'minute' or step = 'hour' and part.grain = 'day' then step else part.grain end,
+                                    part.since, part.until), ' union all '),
+                  format('select * from flywheel.%I where false', _stepped_sql.source))
+    from flywheel._ranges(_stepped_sql.since, _stepped_sql.until) as part
+$function$;
+comment on function flywheel._stepped_sql is 'Internal: the rows of a view of counts that make up a time, none of more than a step (minute, hour or day).';
+
+create or replace function flywheel._counted_sql(source text, since timestamptz, until timestamptz) returns text
+language sql stable security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+  select flywheel._stepped_sql(_counted_sql.source, _counted_sql.since, _counted_sql.until, 'day')
 $function$;
 comment on function flywheel._counted_sql is 'Internal: the rows of a view of counts that make up a time.';
 
@@ -233,9 +243,7 @@ begin
            counted.value_sum / nullif(counted.valued, 0), case when counted.priced > 0 then counted.cost_usd end
       from (select %s as time, version_id%s, %s from (%s) as part group by 1, version_id%s having sum(n) > 0) as counted
       join flywheel._known_versions as versions using (version_id)$code$,
-    shown, flywheel._rates_sql(), bucket, keys, flywheel._sums_sql(), case
-      when grain is null then flywheel._counted_sql('_score_counts', quality.since, quality.until)
-      else format('select * from flywheel._score_counts where grain = %L and bucket >= %L and bucket < %L', grain, quality.since, quality.until) end, keys);
+    shown, flywheel._rates_sql(), bucket, keys, flywheel._sums_sql(), flywheel._stepped_sql('_score_counts', quality.since, quality.until, coalesce(grain, 'day')), keys);
 end
 $function$;
 comment on function flywheel.quality is

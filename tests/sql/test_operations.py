@@ -106,6 +106,12 @@ def test_what_is_unknown_is_null_and_never_zero(connection: Connection) -> None:
     assert rows(connection, query) == [(None, None, None, 0)]
 
 
+def test_where_only_the_tokens_written_are_known_those_read_are_null(connection: Connection) -> None:
+    spans(connection, [10], output_tokens=7)
+    for source in ("latency_by_hour", "latency_by_day", "latency(now() - interval '9 days', now() + interval '1 day')"):
+        assert rows(connection, f"select input_tokens, output_tokens from flywheel.{source}") == [(None, 7)]
+
+
 def test_an_empty_install_has_no_rows_and_no_errors(connection: Connection) -> None:
     for view in (
         "latency_by_hour",

@@ -145,7 +145,9 @@ def test_a_time_is_exact_to_the_minute(connection: Connection) -> None:
         expected = value(
             connection, "select count(*) from flywheel.spans where started_at >= %s and started_at < %s", given
         )
-        assert value(connection, "select coalesce(sum(n), 0) from flywheel.quality(%s, %s)", given) == expected
+        for by in ([], ["day", "node"], ["hour"], ["minute"]):
+            query = "select coalesce(sum(n), 0) from flywheel.quality(%s, %s, %s)"
+            assert value(connection, query, [*given, by]) == expected
 
 
 def test_a_time_is_cut_without_gap_or_overlap(calculator: Connection) -> None:
