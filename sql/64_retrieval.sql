@@ -162,7 +162,7 @@ $function$;
 comment on function flywheel._query_vector is 'Internal: the vector given, else the one stored for a span; raises WF009.';
 
 -- _frozen_for: the same set for each span, in the order it was signed in. A guard is a guard: a span of a member's own group or trace
--- is shown the others.
+-- is shown the others, and so is one held out (dev or test) of nearly the same text. Nobody embeds it for that: texts are compared.
 create or replace function flywheel._frozen_for(shot_set text, span_ids uuid[], started_ats timestamptz[]) returns table (place integer, example_id uuid, rank integer)
 language sql stable security definer
 set search_path = pg_catalog, pg_temp
@@ -173,6 +173,9 @@ as $function$
    cross join unnest(_frozen_for.span_ids, _frozen_for.started_ats) with ordinality as wanted(span_id, started_at, place)
     join flywheel.spans as span on (span.span_id, span.started_at) = (wanted.span_id, wanted.started_at)
    where e.span_id <> span.span_id and e.trace_id <> span.trace_id and e.group_key <> flywheel._group_key(span)
+     and case when flywheel._split(flywheel._group_key(span)) = 'train' then true else not flywheel._nearly_equal(
+               coalesce(flywheel._item_text(flywheel._embed_target(e.validator_id), e.input, e.output), ''),
+               coalesce(flywheel._item_text(flywheel._embed_target(e.validator_id), span.input, span.output), '')) end
 $function$;
 comment on function flywheel._frozen_for is 'Internal: a frozen set of shots for each of several spans.';
 

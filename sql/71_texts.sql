@@ -166,24 +166,6 @@ end;
 comment on function flywheel.material_change is
   'Whether an edit changed a number, a date or a negation (English words), however small it is; 1,240 and 1240 are the same number.';
 
-create or replace function flywheel._trigrams(content text) returns text[]
-language sql immutable strict parallel safe security invoker
-begin atomic
-  select coalesce(array_agg(distinct substr('  ' || word[1] || ' ', place, 3) collate "C"), '{}')
-    from regexp_matches(lower(content), '[[:alnum:]]+', 'g') as word, lateral generate_series(1, char_length(word[1]) + 1) as place;
-end;
-comment on function flywheel._trigrams is 'Internal: the trigrams of a text''s words, each padded by two blanks before and one after, as pg_trgm has them.';
-
-create or replace function flywheel.trigram_similarity(a text, b text) returns double precision
-language sql immutable strict parallel safe security invoker
-begin atomic
-  select coalesce(count(*) filter (where sides = 2)::double precision / nullif(count(*), 0), 0)
-    from (select count(*) from (select unnest(flywheel._trigrams(a)) union all select unnest(flywheel._trigrams(b))) as one (trigram)
-           group by trigram) as found (sides);
-end;
-comment on function flywheel.trigram_similarity is
-  'Share of trigrams two texts have in common, 0 to 1, the same number as similarity() of pg_trgm; 0 where neither has a word.';
-
 create or replace function flywheel._rephrase_chance(
   cosine double precision, gap_seconds double precision, alike double precision, denies boolean, follows boolean)
 returns double precision

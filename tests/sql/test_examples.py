@@ -21,6 +21,8 @@ from tests.sql.exampling import (
 )
 from tests.sql.support import Connection, activate, define, insert, refused, rows, status_of, value
 
+LONG = "We ship to Iceland within five days, and what you send back within a month costs you nothing."
+
 
 @pytest.fixture(autouse=True)
 def question(connection: Connection) -> uuid.UUID:
@@ -292,6 +294,26 @@ def test_a_frozen_set_is_not_shown_to_its_own_groups(connection: Connection) -> 
     version_id = activate(connection, "pinned", **{**POLITE, "labels_of": "polite", "shots": {"shot_set": "legal"}})
     sibling = insert(connection, session_id=group_of(connection, "train", 0))
     assert shots(connection, version_id, sibling) == [found[1]]
+
+
+@pytest.mark.parametrize(
+    ("split", "text", "guarded"),
+    [
+        ("dev", LONG, True),
+        ("test", LONG.upper() + " !", True),
+        ("train", LONG, False),
+        ("dev", LONG + " " + LONG, False),
+        ("dev", "We do not ship there, and we never did: ask again next year.", False),
+    ],
+)
+def test_a_frozen_set_shows_nothing_nearly_equal_to_what_is_held_out(
+    connection: Connection, split: str, text: str, guarded: bool
+) -> None:
+    twin, other = example(connection, 0, output=LONG), example(connection, 1, output="answer 1")
+    connection.execute("select flywheel.freeze_shots('legal', 'polite', %s, 'cleo')", [[twin, other]])
+    version_id = activate(connection, "pinned", **{**POLITE, "labels_of": "polite", "shots": {"shot_set": "legal"}})
+    shown_to = shots(connection, version_id, span(connection, split, 9, output=text))
+    assert shown_to == ([other] if guarded else [twin, other])
 
 
 def test_revoking_a_member_of_a_frozen_set_pauses_its_judges(connection: Connection) -> None:
