@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping, Sequence
+from time import monotonic
 from typing import Any
+from uuid import UUID, uuid4
 
 import pytest
 
-from pgflywheel.db.connect import open_database
+from pgflywheel.db import calls
+from pgflywheel.db.calls import Begun
+from pgflywheel.db.connect import Database, open_database
 from pgflywheel.worker.sentinels import Sentinels
 from pgflywheel.worker.site import Options, Site
+from pgflywheel.worker.tasks import ended
 from tests.fakes.openai import Fake
 from tests.sql.exampling import label, span
 from tests.worker.judging import fake, judge, outcomes, provide
@@ -94,3 +100,41 @@ def test_what_is_asked_stays_the_same_when_its_span_is_gone(dsn: str, connection
     connection.execute("delete from flywheel.spans")
     assert ask(dsn) == 1
     assert [row[:2] for row in runs(connection)] == [(False, False)] * 2 + [(True, True)] * 4
+
+
+def test_what_waits_for_a_limit_keeps_no_place_from_others(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = list[UUID]()
+
+    async def wait(database: Database, worker_id: UUID, asked: Sequence[Mapping[str, Any]]) -> list[Begun]:
+        told.append(asked[0]["call_id"])
+        return [Begun(told[-1], "wait", 60.0, "its limit a minute", None)]
+
+    async def look() -> bool:
+        async with open_database(dsn, max_connections=4) as database:
+            site = Site.of(database, Options())
+            endpoint = await site.endpoints.of("fake")
+            assert endpoint
+            endpoint.gate = asyncio.Semaphore(1)
+            asking = asyncio.create_task(Sentinels(site).ask_due())
+            while not told:
+                await asyncio.sleep(0.01)
+            free = await endpoint.pass_gate(monotonic() + 2)
+            await ended([asking])
+            await site.endpoints.close()
+            return free
+
+    monkeypatch.setattr(calls, "begin_calls", wait)
+    assert asyncio.run(look())
+
+
+def test_a_model_whose_name_cannot_be_stored_is_recorded(dsn: str, connection: Connection) -> None:
+    call_id = uuid4()
+
+    async def end() -> int:
+        async with open_database(dsn) as database:
+            ended = {"call_id": call_id, "purpose": "test", "provider": "fake", "model": "m", "request_hash": "h"}
+            return await calls.end_calls(database, [{**ended, "outcome": "answered", "answered_by": "a\0b\ud800"}])
+
+    assert asyncio.run(end()) == 1
+    found = value(connection, "select answered_by from flywheel.calls where call_id = %s", call_id)
+    assert found == "a\ufffdb\ufffd"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 from uuid import UUID
 
 from pgflywheel.db.connect import Database
+from pgflywheel.db.judgements import dumped
 from pgflywheel.errors import ProviderNotFound
 
 Decision = Literal["go", "cached", "wait", "over_budget", "void"]
@@ -27,12 +27,13 @@ class Begun:
 
 async def begin_calls(database: Database, worker_id: UUID, calls: Sequence[Mapping[str, Any]]) -> list[Begun]:
     """Set aside what calls need, many at a time; in a transaction of its own, for it locks providers and budgets."""
-    return await database.rows(Begun, "select * from flywheel._begin_calls(%s, %s::jsonb)", [worker_id, as_json(calls)])
+    query = "select * from flywheel._begin_calls(%s, %s::jsonb)"
+    return await database.rows(Begun, query, [worker_id, dumped(list(calls))])
 
 
 async def end_calls(database: Database, calls: Sequence[Mapping[str, Any]]) -> int:
     """Record calls that ended and settle them; return how many were new."""
-    ended: int = await database.value("select flywheel._end_calls(%s::jsonb)", [as_json(calls)])
+    ended: int = await database.value("select flywheel._end_calls(%s::jsonb)", [dumped(list(calls))])
     return ended
 
 
@@ -48,8 +49,3 @@ async def block_provider(
     if left is None:
         raise ProviderNotFound(f"there is no provider {provider}", hint="List them: pgflywheel providers list.")
     return max(left, 0.0)
-
-
-def as_json(calls: Sequence[Mapping[str, Any]]) -> str:
-    """Return calls as JSON the server can read; ids and times become text."""
-    return json.dumps(list(calls), default=str)

@@ -180,13 +180,17 @@ class Asking:
         endpoint = await self._endpoint(prompt.provider)
         of_test = {"fence": None, "version_id": self.version_id, "attempt": 1, "purpose": "test"}
         call = announced(prompt, item) | of_test
-        if not await endpoint.pass_gate(monotonic() + PATIENCE_SECONDS):
-            raise NotNow(f"{endpoint.provider.name} takes no more calls now")
-        try:
-            await self._begin(call)
-            return await self._make(endpoint, prompt, call)
-        finally:
-            endpoint.gate.release()
+        patience = monotonic() + PATIENCE_SECONDS
+        while True:
+            if not await endpoint.pass_gate(patience):
+                raise NotNow(f"{endpoint.provider.name} takes no more calls now")
+            try:
+                seconds = await self._begin(call, patience)
+                if seconds is None:
+                    return await self._make(endpoint, prompt, call)
+            finally:
+                endpoint.gate.release()
+            await asyncio.sleep(seconds)
 
     async def _make(self, endpoint: Endpoint, prompt: Prompt, call: Mapping[str, Any]) -> Answered:
         try:
@@ -203,16 +207,14 @@ class Asking:
         await self._end(endpoint, call, answered(reply, reading))
         return Answered(prompt, reply, reading, cost_usd(reply.usage, endpoint.provider.prices.get(prompt.model)))
 
-    async def _begin(self, call: Mapping[str, Any]) -> None:
-        """Wait for the provider's limits for a while; a budget that is used up is not waited for."""
-        patience = monotonic() + PATIENCE_SECONDS
-        while True:
-            begun = (await calls.begin_calls(self.site.database, self.site.lease.worker_id, [call]))[0]
-            if begun.decision == "go":
-                return
-            if begun.decision != "wait" or monotonic() + begun.wait_seconds > patience or self.site.stopping.is_set():
-                raise NotNow(begun.detail or begun.decision)
-            await asyncio.sleep(begun.wait_seconds)
+    async def _begin(self, call: Mapping[str, Any], patience: float) -> float | None:
+        """Return None when the call may be made, and else when to ask again; a budget is not waited for."""
+        (begun,) = await calls.begin_calls(self.site.database, self.site.lease.worker_id, [call])
+        if begun.decision == "go":
+            return None
+        if begun.decision != "wait" or monotonic() + begun.wait_seconds > patience or self.site.stopping.is_set():
+            raise NotNow(begun.detail or begun.decision)
+        return begun.wait_seconds
 
     async def _end(self, endpoint: Endpoint, call: Mapping[str, Any], said: Mapping[str, Any]) -> None:
         await calls.end_calls(self.site.database, [{**call, **said}])
