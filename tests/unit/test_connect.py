@@ -9,10 +9,10 @@ from datetime import datetime
 from typing import TypeVar
 
 import pytest
-from psycopg.conninfo import make_conninfo
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from pgflywheel.db import schema
-from pgflywheel.db.connect import Database, described, open_database
+from pgflywheel.db.connect import Database, connection_string, described, open_database
 from pgflywheel.db.version import require_current
 from pgflywheel.errors import DatabaseError, InvalidArgument, SchemaBehind, SchemaMissing, SchemaNewer, Unreachable
 
@@ -150,3 +150,8 @@ def test_a_read_only_database_is_named_as_one(dsn: str) -> None:
         assert "primary" in str(caught.value.hint)
 
     within(make_conninfo(dsn, options="-c default_transaction_read_only=on"), work)
+
+
+def test_a_host_that_vanished_is_noticed_unless_the_dsn_says_otherwise() -> None:
+    limits = conninfo_to_dict(connection_string("host=db keepalives_idle=5"))
+    assert (limits["keepalives_idle"], limits["keepalives_count"], limits["tcp_user_timeout"]) == ("5", "3", "60000")

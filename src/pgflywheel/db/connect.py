@@ -32,6 +32,8 @@ Session = psycopg.Connection[tuple[Any, ...]]
 _READ_ONLY = "25006"
 _MISSING_OBJECT = ("3F000", "42P01", "42883")
 CONNECT_SECONDS = 10
+# A server whose host vanished is noticed within a minute or so, not after the two hours most systems wait.
+_LIFE_SIGNS = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3, "tcp_user_timeout": 60_000}
 
 
 class _ArrayDumper(Dumper):
@@ -143,14 +145,14 @@ def over_connection(connection: Connection, schema: str = assets.DEFAULT_SCHEMA)
 
 
 def connection_string(dsn: str, application_name: str = "pgflywheel") -> str:
-    """Return the DSN with UTF-8, a name and a limit on connecting, where it does not say so itself."""
+    """Return the DSN with UTF-8, and a name and limits on connecting and on silence where it says nothing of them."""
     try:
         given: dict[str, Any] = conninfo_to_dict(dsn)
     except psycopg.ProgrammingError as error:
         raise errors.UsageError(
             "the DSN cannot be read", str(error).strip(), "Write postgresql://user@host/database or host=… dbname=…."
         ) from error
-    defaults: dict[str, Any] = {"application_name": application_name, "connect_timeout": CONNECT_SECONDS}
+    defaults: dict[str, Any] = {"application_name": application_name, "connect_timeout": CONNECT_SECONDS, **_LIFE_SIGNS}
     return make_conninfo(**{**defaults, **given, "client_encoding": "UTF8"})
 
 
