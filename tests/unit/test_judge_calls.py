@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import pytest
 
 from pgflywheel.errors import UsageError
+from pgflywheel.judge import client as client_module
 from pgflywheel.judge.client import Client
 from pgflywheel.judge.definition import JudgeDefinition
 from pgflywheel.judge.failures import CallFailed, failure_of, retry_after_seconds
@@ -379,6 +380,17 @@ def test_a_batch_is_handed_in_polled_and_read_line_by_line(fake: Fake) -> None:
     assert [each["custom_id"] for each in lines] == ["1"]
     body = lines[0]["response"]["body"]
     assert json.loads(body["choices"][0]["message"]["content"])["verdict"] == "fail"
+
+
+def test_a_line_of_a_file_without_end_fails_the_call(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def whole(client: Client) -> list[bytes]:
+        file_id = await client.upload("lines.jsonl", b"x" * 100)
+        return [line async for line in client.download(file_id)]
+
+    assert using(provider(fake), whole) == [b"x" * 100]
+    monkeypatch.setattr(client_module, "MOST_LINE_BYTES", 99)
+    with pytest.raises(CallFailed, match="longer than"):
+        using(provider(fake), whole)
 
 
 def test_a_batch_nobody_knows_is_refused(fake: Fake) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pgflywheel.errors import UsageError
-from pgflywheel.importer.reading import RejectFile, opened
+from pgflywheel.importer.reading import MOST_REASONS, OTHER_REASONS, RejectFile, opened
 
 
 def lines(path: Path) -> list[tuple[int, bytes]]:
@@ -49,3 +49,12 @@ def test_the_reject_file_is_made_with_the_first_line_and_holds_number_reason_and
     rejects.add(7, "not JSON", '{"a": \ud800')
     rejects.close()
     assert json.loads(rejects.path.read_text()) == {"line": 7, "reason": "not JSON", "content": '{"a": \ud800'}
+
+
+def test_reasons_that_all_differ_fill_no_memory(tmp_path: Path) -> None:
+    rejects = RejectFile(tmp_path / "bad.jsonl")
+    for number in range(MOST_REASONS + 50):
+        rejects.add(number, f"cost_usd is {number}", "{}")
+    rejects.close()
+    assert len(rejects.reasons) == MOST_REASONS + 1
+    assert rejects.reasons[OTHER_REASONS] == 50

@@ -15,6 +15,7 @@ from typing import TextIO
 
 from pgflywheel.errors import UsageError
 
+MOST_REASONS, OTHER_REASONS = 1000, "reasons that came after the first thousand; the file has them"
 _GZIP = b"\x1f\x8b"
 _BOM = b"\xef\xbb\xbf"
 
@@ -83,7 +84,8 @@ class RejectFile:
         if self._out is None:
             self._out = self._made()
         self.count += 1
-        self.reasons[reason] = self.reasons.get(reason, 0) + 1
+        known = reason if reason in self.reasons or len(self.reasons) < MOST_REASONS else OTHER_REASONS
+        self.reasons[known] = self.reasons.get(known, 0) + 1
         json.dump({"line": number, "reason": reason, "content": content}, self._out)
         self._out.write("\n")
 

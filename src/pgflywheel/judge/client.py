@@ -26,7 +26,7 @@ CHAT = "/chat/completions"
 CONNECT_SECONDS = 10.0
 KEPT_ALIVE = 256
 MOST_OBJECT_BYTES = 1 << 20
-MOST_FILE_BYTES = 1 << 30
+MOST_FILE_BYTES, MOST_LINE_BYTES = 1 << 30, 16 << 20
 FILE_MS = 600_000  # a file of requests takes longer than a request
 _VECTOR_BYTES = 32 * 4096  # of one vector as JSON
 _most_bytes: ContextVar[int] = ContextVar("most_bytes", default=MOST_OBJECT_BYTES)
@@ -108,12 +108,17 @@ class Client:
         headers = _options(keyless=self.provider.key_variable is None, form=False)["headers"]
         files, rest = self._client().files.with_streaming_response, b""
         _most_bytes.set(MOST_FILE_BYTES)
-        with self._classified("the file did not come in time"):
-            async with files.content(file_id, extra_headers=headers) as response:
-                async for chunk in response.iter_bytes():
-                    *lines, rest = (rest + chunk).split(b"\n")
-                    for line in filter(bytes.strip, lines):
-                        yield line
+        try:
+            with self._classified("the file did not come in time"):
+                async with files.content(file_id, extra_headers=headers) as response:
+                    async for chunk in response.iter_bytes():
+                        *lines, rest = (rest + chunk).split(b"\n")
+                        for line in filter(bytes.strip, lines):
+                            yield line
+                        if len(rest) > MOST_LINE_BYTES:
+                            raise _TooLong
+        except _TooLong as error:
+            raise failure_of(200, "the file is longer than 1 GiB, or a line of it longer than 16 MiB", {}) from error
         if rest.strip():
             yield rest
 
