@@ -180,8 +180,9 @@ class Worker:
                 task.result()
 
     async def _leave(self) -> None:
-        await self.site.pool.close()
-        await self.site.endpoints.close()
+        with self.site.going_on("closing"):
+            await self.site.pool.close()
+            await self.site.endpoints.close()
         try:
             await self.site.lease.leave()
         except FlywheelError as error:
