@@ -61,7 +61,8 @@ $function$;
 comment on function flywheel.skewed_mean_interval is
   'Mean of values with a long tail, as latencies and costs have, from additive sums up to the third power: the wider of Student''s limit and of Hall''s on each side, and their skewness. No limits (null) below two values and where all are the same.';
 
--- bounded_mean_interval: as if half a 0 and half a 1 had been seen besides (Jeffreys' counts), for values that agree are no certainty.
+-- bounded_mean_interval: as if a 0 and a 1 had been seen besides, for values that agree are no certainty. With half of each,
+-- Jeffreys' counts, zeros and ones alone would hold the truth in .86 of runs at some rates; so, in .93 or more at every rate and from 10 on.
 create or replace function flywheel.bounded_mean_interval(
   n bigint, sum double precision, sum_of_squares double precision, confidence double precision default 0.95,
   out mean double precision, out low double precision, out high double precision)
@@ -69,14 +70,14 @@ language plpgsql immutable strict parallel safe security invoker
 set search_path = pg_catalog, pg_temp
 as $function$
 declare
-  moved double precision := (sum + 0.5) / (greatest(0, n) + 1);
+  moved double precision := (sum + 1) / (greatest(0, n) + 2);
   half double precision;
 begin
   perform flywheel._require(n >= 0 and sum between -1e-6 and n + 1e-6 and sum_of_squares between -1e-6 and sum + 1e-6
       and sum ^ 2 <= (n + 1e-6) * (sum_of_squares + 1e-6),
     format('%s values in [0, 1] cannot sum to %s with squares that sum to %s', n, sum, sum_of_squares), 'Give sums of the same values, all between 0 and 1.');
   mean := case when n > 0 then least(1, greatest(0, sum / n)) end;
-  half := flywheel._t_quantile(0.5 + confidence / 2, greatest(1, n - 1)) * sqrt(greatest(0, (sum_of_squares + 0.5) / (n + 1) - moved ^ 2) / (n + 1));
+  half := flywheel._t_quantile(0.5 + confidence / 2, greatest(1, n - 1)) * sqrt(greatest(0, (sum_of_squares + 1) / (n + 2) - moved ^ 2) / (n + 2));
   low := case when n > 0 then greatest(0, least(mean, moved - half)) else 0 end;
   high := case when n > 0 then least(1, greatest(mean, moved + half)) else 1 end;
 end

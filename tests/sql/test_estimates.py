@@ -158,6 +158,18 @@ def test_strata_share_two_passes_and_two_fails_more(calculator: Connection) -> N
     assert found[0] == close((rate, middle - half, middle + half))
 
 
+def test_strata_move_as_in_statpsych(calculator: Connection) -> None:
+    # Its documentation: ci.lc.prop.bs(.05, c(26, 24, 38), c(60, 60, 60), c(-.5, -.5, 1)) has SE 0.07602892.
+    sizes = [25 * 10**13, 25 * 10**13, 50 * 10**13]  # so many that their shares are certain
+    query = "select low, high from flywheel.stratified_rate(%s, '{60,60,60}', '{26,24,38}')"
+    low, high = rows(calculator, query, [sizes])[0]
+    moved = [(k + 2 / 3) / (60 + 4 / 3) for k in (26, 24, 38)]
+    parts = [w**2 * p * (1 - p) for w, p in zip((0.25, 0.25, 0.5), moved, strict=True)]
+    t = value(calculator, "select flywheel._t_quantile(0.975, %s)", [59 * sum(parts) ** 2 / sum(p**2 for p in parts)])
+    assert (high - low) / 2 / t == close(0.07602892 / 2, 1e-8)
+    assert (high + low) / 2 == close(0.25 * moved[0] + 0.25 * moved[1] + 0.5 * moved[2])
+
+
 def test_many_strata_that_agree_leave_room_for_fails(calculator: Connection) -> None:
     query = """select rate, low, high from flywheel.stratified_rate(array_fill(100::bigint, array[20]),
                  array_fill(10::bigint, array[20]), array_fill(10::bigint, array[20]))"""
