@@ -40,6 +40,7 @@ MEMORY = Path("/dev/shm")
 ENOUGH_BYTES = 8 * 2**30
 # No check of a test is slow because the machine is; tests of slow checks say what is slow.
 PATIENCE = "update flywheel.settings set value = '60000' where name = 'inline_limit_ms'"
+WAITING = {"faults", "containers", "docs"}
 DAY_SECONDS, EVENING_SECONDS = 86_400, 20
 Connection = psycopg.Connection[tuple[Any, ...]]
 
@@ -51,6 +52,15 @@ hypothesis.settings.register_profile(
     suppress_health_check=[hypothesis.HealthCheck.too_slow, hypothesis.HealthCheck.function_scoped_fixture],
 )
 hypothesis.settings.load_profile("flywheel")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Spread the files that mostly wait for processes among those that compute: two at once keep two cores busy."""
+    files = dict.fromkeys(item.path for item in items)
+    waiting = [path for path in files if path.parent.name in WAITING]
+    computing = [path for path in files if path.parent.name not in WAITING]
+    place = {path: number / len(group) for group in (waiting, computing) for number, path in enumerate(group)}
+    items.sort(key=lambda item: place[item.path])
 
 
 @pytest.fixture(autouse=True)

@@ -20,9 +20,11 @@ def polite(connection: Connection, name: str = "polite", **definition: Any) -> u
 
 def group_of(connection: Connection, split: str, number: int = 0) -> str:
     """Return the name of a group that falls into a split; another number, another group."""
-    query = """select 'group ' || n from generate_series(1, 5000) as n
+    query = """select 'group ' || n from generate_series(1, 400 + 40 * %s) as n
                 where flywheel._split('group ' || n) = %s order by n offset %s limit 1"""
-    return str(value(connection, query, [split, number]))
+    found = value(connection, query, [number, split, number])
+    assert found is not None, f"no group {number} of {split} was found"
+    return str(found)
 
 
 def span(connection: Connection, split: str = "train", number: int = 0, **columns: Any) -> uuid.UUID:

@@ -109,7 +109,8 @@ def test_a_stopped_worker_finishes_the_calls_on_their_way_and_gives_back_the_res
 def test_no_text_of_a_span_and_no_key_is_logged(
     dsn: str, connection: Connection, fake: Fake, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    fake.set(mix={"server_error": 0.3, "prose": 0.3, "rate_limited_bare": 0.2}, api_key="k-secret", at_most=2)
+    mix = {"server_error": 0.3, "prose": 0.3, "rate_limited": 0.2}
+    fake.set(mix=mix, api_key="k-secret", at_most=2, retry_after=0.1)
     monkeypatch.setenv("FAKE_KEY", "k-secret")
     provide(connection, fake, key_variable="FAKE_KEY")
     judge(connection)
