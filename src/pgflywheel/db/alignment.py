@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from pgflywheel.db.connect import Database
+from pgflywheel.db.connect import Database, columns_of
 from pgflywheel.errors import ValidatorNotFound
 
 
@@ -115,7 +115,7 @@ class Calibration:
     stale: bool
 
 
-_ALIGNMENT = ", ".join(Alignment.__dataclass_fields__)
+_ALIGNMENT = columns_of(Alignment)
 
 
 async def judge(database: Database, name: str, version: int | None = None) -> JudgeVersion:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import date, datetime
 
-from pgflywheel.db.connect import Database
+from pgflywheel.db.connect import Database, columns_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ async def drop_budget(database: Database, scope: str, name: str, period: str) ->
 
 async def status(database: Database) -> list[BudgetStatus]:
     """Return the budgets with what is used of them."""
-    columns = ", ".join(BudgetStatus.__dataclass_fields__)
+    columns = columns_of(BudgetStatus)
     query = f"select {columns} from flywheel.budget_status order by scope, name, period"
     return await database.rows(BudgetStatus, query)
 

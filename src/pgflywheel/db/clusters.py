@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from pgflywheel.db.connect import Database
+from pgflywheel.db.connect import Database, columns_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ class Texts:
 
 async def clusters(db: Database, project: str | None = None, *, all_of_them: bool = False) -> list[Cluster]:
     """Return open clusters that have members, the largest first; ``all_of_them``: merged and former ones, too."""
-    columns = ", ".join(Cluster.__dataclass_fields__)
+    columns = columns_of(Cluster)
     query = f"""select {columns} from flywheel.clusters
                  where (%s::text is null or project = %s) and (%s or status = 'open' and n > 0)
                  order by status <> 'open', n desc, cluster_id"""
@@ -104,7 +104,7 @@ async def clusters(db: Database, project: str | None = None, *, all_of_them: boo
 
 async def matching(db: Database, text: str) -> list[Cluster]:
     """Return the clusters a name, an id or the end of one may mean; open ones only, if any is."""
-    columns = ", ".join(Cluster.__dataclass_fields__)
+    columns = columns_of(Cluster)
     query = f"""select {columns} from flywheel.clusters
                  where name = %s or char_length(%s) >= 4 and right(cluster_id::text, char_length(%s)) = lower(%s)
                  order by status <> 'open', n desc, cluster_id limit 10"""
@@ -114,7 +114,7 @@ async def matching(db: Database, text: str) -> list[Cluster]:
 
 async def quality(db: Database, cluster_id: UUID) -> list[Quality]:
     """Return what validators say of a cluster, the worst first."""
-    columns = ", ".join(Quality.__dataclass_fields__)
+    columns = columns_of(Quality)
     query = f"""select {columns} from flywheel.quality_by_cluster where cluster_id = %s
                  order by pass_high, validator, version"""
     return await db.rows(Quality, query, [cluster_id])
@@ -122,7 +122,7 @@ async def quality(db: Database, cluster_id: UUID) -> list[Quality]:
 
 async def consistency(db: Database, cluster_id: UUID) -> Consistency | None:
     """Return how alike inputs and outputs of a cluster are; None when it has no recent members."""
-    columns = ", ".join(Consistency.__dataclass_fields__)
+    columns = columns_of(Consistency)
     return await db.row(
         Consistency, f"select {columns} from flywheel.cluster_consistency where cluster_id = %s", [cluster_id]
     )
@@ -130,7 +130,7 @@ async def consistency(db: Database, cluster_id: UUID) -> Consistency | None:
 
 async def examples(db: Database, cluster_id: UUID, count: int) -> list[Example]:
     """Return the spans nearest to the centre of a cluster, with their texts."""
-    columns = ", ".join(Example.__dataclass_fields__)
+    columns = columns_of(Example)
     return await db.rows(Example, f"select {columns} from flywheel.cluster_examples(%s, %s)", [cluster_id, count])
 
 

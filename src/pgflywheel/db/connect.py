@@ -251,3 +251,8 @@ def _factory(model: type[Any]) -> Any:
     if issubclass(model, dict):
         return dict_row
     return tuple_row if issubclass(model, tuple) else scalar_row
+
+
+def columns_of(model: type[Any]) -> str:
+    """Return the columns a dataclass is read from, for a select list."""
+    return ", ".join(f'"{name}"' for name in model.__dataclass_fields__)

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from pgflywheel.db.connect import Database
+from pgflywheel.db.connect import Database, columns_of
 from pgflywheel.db.judgements import Subject, dumped
 
 
@@ -29,28 +29,6 @@ class Vector:
     span_id: UUID
     current: bool
     embedding: list[float]
-
-
-@dataclass(frozen=True, slots=True)
-class DriftStatus:
-    """A row of flywheel.drift_status."""
-
-    tested_at: datetime
-    kind: str
-    subject: str
-    slice: str
-    project: str | None
-    validator: str | None
-    version: int | None
-    window_from: datetime | None
-    window_until: datetime | None
-    statistic: float | None
-    threshold: float | None
-    effect: float | None
-    n_reference: int | None
-    n_current: int | None
-    drifted: bool | None
-    evidence: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,13 +70,6 @@ class SentinelRun:
     drifted: bool | None
     answered_by: str | None
     cost_usd: float | None
-
-
-async def status(db: Database) -> list[DriftStatus]:
-    """Return the latest test of each monitor, those that drifted first."""
-    columns = ", ".join(DriftStatus.__dataclass_fields__)
-    order = "drifted desc nulls last, kind, subject, slice"
-    return await db.rows(DriftStatus, f"select {columns} from flywheel.drift_status order by {order}")
 
 
 async def take_turn(db: Database, name: str, seconds: float) -> bool:
@@ -168,7 +139,7 @@ async def sentinel_status(
     db: Database, validator: str | None, limit: int, *, all_of_them: bool = False
 ) -> list[Sentinel]:
     """Return sentinels and what was said of them last: first those on which judge and people differ."""
-    columns = ", ".join(Sentinel.__dataclass_fields__)
+    columns = columns_of(Sentinel)
     query = f"""select {columns} from flywheel.sentinel_status
                  where (%s::text is null or validator = %s) and (%s or retired_at is null)
                  order by retired_at is not null, validator, agrees nulls last, passed, sentinel_id limit %s"""
@@ -177,7 +148,7 @@ async def sentinel_status(
 
 async def sentinel_history(db: Database, validator: str | None, limit: int) -> list[SentinelRun]:
     """Return the last runs, the newest first."""
-    columns = ", ".join(SentinelRun.__dataclass_fields__)
+    columns = columns_of(SentinelRun)
     query = f"""select {columns} from flywheel.sentinel_history where %s::text is null or validator = %s
                  order by run_at desc, validator, version desc limit %s"""
     return await db.rows(SentinelRun, query, [validator, validator, limit])

@@ -11,7 +11,7 @@ from typing import Any
 from uuid import UUID
 
 from pgflywheel.db import wire
-from pgflywheel.db.connect import Database
+from pgflywheel.db.connect import Database, columns_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ class IndexWork:
 
 async def status(db: Database) -> list[EmbedderStatus]:
     """Return the embedders, the one that serves first."""
-    columns = ", ".join(EmbedderStatus.__dataclass_fields__)
+    columns = columns_of(EmbedderStatus)
     order = "array_position('{serving,filling,retired}', status), created_at"
     return await db.rows(EmbedderStatus, f"select {columns} from flywheel.embedder_status order by {order}")
 
@@ -110,7 +110,7 @@ async def retire(db: Database, name: str) -> int:
 
 async def by_id(db: Database, embedder_id: UUID) -> EmbedderRow | None:
     """Return an embedder; None when there is none of this id."""
-    columns = ", ".join(EmbedderRow.__dataclass_fields__)
+    columns = columns_of(EmbedderRow)
     return await db.row(EmbedderRow, f"select {columns} from flywheel.embedders where embedder_id = %s", [embedder_id])
 
 

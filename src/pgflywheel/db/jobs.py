@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from pgflywheel.db.connect import Database
+from pgflywheel.db.connect import Database, columns_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class BackfillStep:
 
 async def status(database: Database) -> list[LaneStatus]:
     """Return one row for each lane."""
-    columns = ", ".join(LaneStatus.__dataclass_fields__)
+    columns = columns_of(LaneStatus)
     return await database.rows(LaneStatus, f"select {columns} from flywheel.queue_status order by lane")
 
 

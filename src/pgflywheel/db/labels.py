@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from pgflywheel.db.connect import Database
+from pgflywheel.db.connect import Database, columns_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +157,7 @@ async def verdicts(database: Database, label_id: UUID) -> list[Verdict]:
 async def current(database: Database, validator: str | None, kind: str, limit: int | None = None) -> list[Label]:
     """Return the current labels by people (``human``) or those judges proposed (``judge``), oldest first."""
     query = f"""
-        select {", ".join(Label.__dataclass_fields__)} from flywheel.current_labels
+        select {columns_of(Label)} from flywheel.current_labels
          where annotator_kind = %s and (%s::text is null or validator = %s)
          order by labelled_at, label_id limit %s
     """

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from pgflywheel.db.connect import Database
+from pgflywheel.db.connect import Database, columns_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,17 +221,13 @@ class MetricValue:
     high: float | None
 
 
-def _columns(model: type[Any]) -> str:
-    return ", ".join(f'"{name}"' for name in model.__dataclass_fields__)
-
-
 _WINDOWS = {"validator": "null::text", "node": "node", "release": "release"}
 
 
 async def quality(database: Database, since: datetime, until: datetime, by: Sequence[str] = ()) -> list[Quality]:
     """Return quality of a time for any grouping; raises InvalidArgument for one there is not."""
     query = f"""
-        select {_columns(Quality)} from flywheel.quality(%s, %s, %s)
+        select {columns_of(Quality)} from flywheel.quality(%s, %s, %s)
          order by time, validator, version, project, environment, release, node
     """
     return await database.rows(Quality, query, [since, until, list(by)])
@@ -239,7 +235,7 @@ async def quality(database: Database, since: datetime, until: datetime, by: Sequ
 
 async def window(database: Database, of: str = "validator", project: str | None = None) -> list[WindowQuality]:
     """Return quality over the window by ``of``: validator, node or release; the lowest rate first."""
-    shown = _columns(WindowQuality).replace('"slice"', f"{_WINDOWS[of]} as slice")
+    shown = columns_of(WindowQuality).replace('"slice"', f"{_WINDOWS[of]} as slice")
     query = f"""
         select {shown} from flywheel.quality_by_{of} where %s::text is null or project = %s
          order by pass_rate, validator, version, project
@@ -250,7 +246,7 @@ async def window(database: Database, of: str = "validator", project: str | None 
 async def corrected_pass_rates(database: Database, project: str | None = None) -> list[Corrected]:
     """Return the corrected rate of each judge version and project over the window."""
     query = f"""
-        select {_columns(Corrected)} from flywheel.corrected_pass_rates where %s::text is null or project = %s
+        select {columns_of(Corrected)} from flywheel.corrected_pass_rates where %s::text is null or project = %s
          order by validator, version, project
     """
     return await database.rows(Corrected, query, [project, project])
@@ -266,14 +262,14 @@ async def corrected_pass_rate(
     environment: str | None = None,
 ) -> list[Corrected]:
     """Return the corrected rate of each version of a validator in a time and slice."""
-    query = f"select {_columns(Corrected)} from flywheel.corrected_pass_rate(%s, %s, %s, %s, %s, %s)"
+    query = f"select {columns_of(Corrected)} from flywheel.corrected_pass_rate(%s, %s, %s, %s, %s, %s)"
     return await database.rows(Corrected, query, [validator, since, until, project, release, environment])
 
 
 async def corrected_by_week(database: Database, validator: str | None = None) -> list[WeeklyRate]:
     """Return corrected rates of the last 52 weeks, the oldest first."""
     query = f"""
-        select {_columns(WeeklyRate)} from flywheel.corrected_by_week where %s::text is null or validator = %s
+        select {columns_of(WeeklyRate)} from flywheel.corrected_by_week where %s::text is null or validator = %s
          order by time, validator, version, project
     """
     return await database.rows(WeeklyRate, query, [validator, validator])
@@ -282,7 +278,7 @@ async def corrected_by_week(database: Database, validator: str | None = None) ->
 async def release_comparisons(database: Database, project: str | None = None) -> list[ReleaseComparison]:
     """Return each release against the one before it, the newest first."""
     query = f"""
-        select {_columns(ReleaseComparison)} from flywheel.release_comparisons where %s::text is null or project = %s
+        select {columns_of(ReleaseComparison)} from flywheel.release_comparisons where %s::text is null or project = %s
          order by candidate_first_at desc, project, environment, validator, version
     """
     return await database.rows(ReleaseComparison, query, [project, project])
@@ -299,7 +295,7 @@ async def compare_releases(
     environment: str | None = None,
 ) -> list[ReleaseComparison]:
     """Compare two releases; no rows where no version judged both."""
-    query = f"select {_columns(ReleaseComparison)} from flywheel.compare_releases(%s, %s, %s, %s, %s, %s, %s)"
+    query = f"select {columns_of(ReleaseComparison)} from flywheel.compare_releases(%s, %s, %s, %s, %s, %s, %s)"
     params = [validator, baseline, candidate, since, until, project, environment]
     return await database.rows(ReleaseComparison, query, params)
 
@@ -308,14 +304,14 @@ async def lowest_scores(
     database: Database, validator: str | None, since: datetime, until: datetime, n: int
 ) -> list[LowScore]:
     """Return the lowest scores of a validator (None = of all) in a time: fails first, then low values."""
-    query = f"select {_columns(LowScore)} from flywheel.lowest_scores(%s, %s, %s, %s)"
+    query = f"select {columns_of(LowScore)} from flywheel.lowest_scores(%s, %s, %s, %s)"
     return await database.rows(LowScore, query, [validator, since, until, n])
 
 
 async def alignment_by_week(database: Database, validator: str | None = None) -> list[WeeklyAlignment]:
     """Return how far versions agree with people, by week, the oldest first."""
     query = f"""
-        select {_columns(WeeklyAlignment)} from flywheel.alignment_by_week where %s::text is null or validator = %s
+        select {columns_of(WeeklyAlignment)} from flywheel.alignment_by_week where %s::text is null or validator = %s
          order by time, validator, version
     """
     return await database.rows(WeeklyAlignment, query, [validator, validator])
@@ -342,9 +338,11 @@ async def drop_metric(database: Database, name: str) -> bool:
 
 async def metric_status(database: Database) -> list[MetricStatus]:
     """Return every declared metric, by name."""
-    return await database.rows(MetricStatus, f"select {_columns(MetricStatus)} from flywheel.metric_status order by 1")
+    return await database.rows(
+        MetricStatus, f"select {columns_of(MetricStatus)} from flywheel.metric_status order by 1"
+    )
 
 
 async def metric_values(database: Database, metric: MetricStatus) -> list[MetricValue]:
     """Return what a metric shows, the oldest first."""
-    return await database.rows(MetricValue, f"select {_columns(MetricValue)} from {metric.view} order by 1, 2")
+    return await database.rows(MetricValue, f"select {columns_of(MetricValue)} from {metric.view} order by 1, 2")

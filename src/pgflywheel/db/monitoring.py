@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import TypeVar
 from uuid import UUID
 
-from pgflywheel.db.connect import Database
+from pgflywheel.db.connect import Database, columns_of
 from pgflywheel.errors import FlywheelError
 
 Result = TypeVar("Result")
@@ -120,10 +120,6 @@ class LowVerdict:
     provisional: bool
 
 
-def _columns(model: type[Any]) -> str:
-    return ", ".join(f'"{name}"' for name in model.__dataclass_fields__)
-
-
 async def where_permitted(asked: Awaitable[Result]) -> Result | None:
     """Return what was asked for; None where the role may not read it."""
     try:
@@ -137,7 +133,7 @@ async def where_permitted(asked: Awaitable[Result]) -> Result | None:
 async def monitors(database: Database, project: str | None = None) -> list[Monitor]:
     """Return the latest test of each monitor, those that drifted first."""
     query = f"""
-        select {_columns(Monitor)} from flywheel.drift_status where %s::text is null or project = %s
+        select {columns_of(Monitor)} from flywheel.drift_status where %s::text is null or project = %s
          order by drifted desc nulls last, kind, subject, slice
     """
     return await database.rows(Monitor, query, [project, project])
@@ -145,14 +141,14 @@ async def monitors(database: Database, project: str | None = None) -> list[Monit
 
 async def judge_drift(database: Database) -> list[JudgeDrift]:
     """Return for each judge with sentinels whether it or the application changed."""
-    query = f"select {_columns(JudgeDrift)} from flywheel.judge_drift order by judge_changed desc, validator, version"
+    query = f"select {columns_of(JudgeDrift)} from flywheel.judge_drift order by judge_changed desc, validator, version"
     return await database.rows(JudgeDrift, query)
 
 
 async def open_alerts(database: Database) -> list[OpenAlert]:
     """Return what is wrong now, the gravest and newest first."""
     query = f"""
-        select {_columns(OpenAlert)} from flywheel.open_alerts
+        select {columns_of(OpenAlert)} from flywheel.open_alerts
          order by array_position(array['critical', 'high', 'medium', 'low', 'info'], severity), opened_at desc
     """
     return await database.rows(OpenAlert, query)
@@ -161,7 +157,7 @@ async def open_alerts(database: Database) -> list[OpenAlert]:
 async def worst_clusters(database: Database, project: str | None, judged: int, n: int) -> list[ClusterQuality]:
     """Return the n clusters with the lowest pass rates among those with so many verdicts."""
     query = f"""
-        select {_columns(ClusterQuality)} from flywheel.quality_by_cluster
+        select {columns_of(ClusterQuality)} from flywheel.quality_by_cluster
          where cluster_id is not null and judged >= %s and (%s::text is null or project = %s)
          order by pass_rate, judged desc, validator, version, cluster_id limit %s
     """
@@ -170,7 +166,7 @@ async def worst_clusters(database: Database, project: str | None, judged: int, n
 
 async def cluster_examples(database: Database, cluster_id: UUID, n: int) -> list[ClusterExample]:
     """Return the n spans nearest to the middle of a cluster."""
-    query = f"select {_columns(ClusterExample)} from flywheel.cluster_examples(%s, %s)"
+    query = f"select {columns_of(ClusterExample)} from flywheel.cluster_examples(%s, %s)"
     return await database.rows(ClusterExample, query, [cluster_id, n])
 
 
@@ -179,7 +175,7 @@ async def low_verdicts(
 ) -> list[LowVerdict]:
     """Return what lowest_scores() returns, for who may not read content: no critiques."""
     query = f"""
-        select {_columns(LowVerdict).replace('"time"', "started_at as time")} from flywheel.current_scores
+        select {columns_of(LowVerdict).replace('"time"', "started_at as time")} from flywheel.current_scores
          where started_at >= %s and started_at < %s and passed is not null and (%s::text is null or validator = %s)
          order by passed, value nulls last, started_at desc, span_id limit %s
     """

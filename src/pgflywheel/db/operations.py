@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
-from pgflywheel.db.connect import Database
+from pgflywheel.db.connect import Database, columns_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,10 +106,6 @@ class ValidationCost:
     cost_per_judged: float | None
 
 
-def _columns(model: Any) -> str:
-    return ", ".join(field.name for field in fields(model))
-
-
 async def latency(
     database: Database,
     since: datetime,
@@ -125,7 +120,7 @@ async def latency(
     """
     dimensions = [*by, "project"] if project is not None and "project" not in by else list(by)
     query = f"""
-        select {_columns(Latency)} from flywheel.latency(%s, %s, %s, %s)
+        select {columns_of(Latency)} from flywheel.latency(%s, %s, %s, %s)
          where %s::text is null or project = %s order by time, n desc
         """
     return await database.rows(Latency, query, [since, until, dimensions, step, project, project])
@@ -134,7 +129,7 @@ async def latency(
 async def cost(database: Database, since: datetime, project: str | None = None) -> list[Cost]:
     """Return what requests cost by UTC day from ``since`` on: the rows of all first, then by validator version."""
     query = f"""
-        select {_columns(Cost)} from flywheel.cost_by_day
+        select {columns_of(Cost)} from flywheel.cost_by_day
          where time >= %s and (%s::text is null or project = %s)
          order by time, project, environment, release, validator nulls first, version
         """
@@ -144,7 +139,7 @@ async def cost(database: Database, since: datetime, project: str | None = None) 
 async def feedback(database: Database, since: datetime, project: str | None = None) -> list[Feedback]:
     """Return what users did by UTC day from ``since`` on."""
     query = f"""
-        select {_columns(Feedback)} from flywheel.feedback_by_day
+        select {columns_of(Feedback)} from flywheel.feedback_by_day
          where time >= %s and (%s::text is null or project = %s) order by time, project
         """
     return await database.rows(Feedback, query, [since, project, project])
@@ -153,7 +148,7 @@ async def feedback(database: Database, since: datetime, project: str | None = No
 async def backlog(database: Database) -> list[Backlog]:
     """Return what waits for each validator version, the longest queues first."""
     query = f"""
-        select {_columns(Backlog)} from flywheel.validation_backlog
+        select {columns_of(Backlog)} from flywheel.validation_backlog
          order by queued + running + later + dead desc, validator, version
         """
     return await database.rows(Backlog, query)
@@ -162,7 +157,7 @@ async def backlog(database: Database) -> list[Backlog]:
 async def validation_cost(database: Database, since: datetime) -> list[ValidationCost]:
     """Return what judging cost by UTC day from ``since`` on."""
     query = f"""
-        select {_columns(ValidationCost)} from flywheel.validation_cost_by_day
+        select {columns_of(ValidationCost)} from flywheel.validation_cost_by_day
          where time >= %s order by time, validator, version, provider, model, purpose
         """
     return await database.rows(ValidationCost, query, [since])

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from pgflywheel.db.connect import Database
+from pgflywheel.db.connect import Database, columns_of
 from pgflywheel.errors import ProviderNotFound
 from pgflywheel.records import Prices, Provider
 
@@ -45,7 +45,7 @@ async def release_provider(database: Database, name: str) -> bool:
 
 async def status(database: Database) -> list[ProviderStatus]:
     """Return the providers with what they are doing, by name."""
-    columns = ", ".join(ProviderStatus.__dataclass_fields__)
+    columns = columns_of(ProviderStatus)
     return await database.rows(ProviderStatus, f"select {columns} from flywheel.provider_status order by provider")
 
 

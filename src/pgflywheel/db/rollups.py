@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from pgflywheel.db.connect import Database
+from pgflywheel.db.connect import Database, columns_of
 
 BOUNDS = "coalesce(%s::timestamptz, '-infinity'), coalesce(%s::timestamptz, 'infinity')"
 
@@ -40,7 +40,7 @@ class Difference:
 
 async def status(db: Database) -> list[RollupStatus]:
     """Return the one row that says how far the rollups are behind."""
-    columns = ", ".join(RollupStatus.__dataclass_fields__)
+    columns = columns_of(RollupStatus)
     return await db.rows(RollupStatus, f"select {columns} from flywheel.rollup_status")
 
 
