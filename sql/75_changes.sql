@@ -210,6 +210,7 @@ begin
   if tg_table_name in ('spans', 'scores') then
     delete from flywheel._score_rollups;
     delete from flywheel._score_changes;
+    delete from flywheel._early_scores;
     delete from flywheel._span_changes;
   end if;
   if tg_table_name = 'spans' then

@@ -6,6 +6,8 @@
 --
 -- Few rows have changed, in tables whose statistics are always old: every span and score is found by its key.
 
+-- Early scores, which a fold met without their span, belong to dS until the span has come or nobody can be about to bring it.
+
 -- _changed_scores: the three terms, row by row. `offset 0` keeps the order: from what changed to what is looked up.
 create or replace function flywheel._changed_scores(first_row tid, last_row tid, since timestamptz, last timestamptz)
 returns table (sign integer, version_id uuid, started_at timestamptz, project text, environment text, release text, node text, node_kind text, root boolean, attribute_1 text, attribute_2 text, attribute_3 text,
@@ -23,6 +25,17 @@ begin atomic
                           and held.started_at >= since and held.started_at <= last offset 0) as spans
    where changes.ctid >= first_row and changes.ctid <= last_row
    union all
+  select early.sign::integer as sign, early.version_id, early.started_at, spans.project, spans.environment, spans.release, spans.node, spans.node_kind, spans.parent_span_id is null as root,
+         flywheel._attribute_1(spans.attributes, spans.model, spans.provider) as attribute_1, flywheel._attribute_2(spans.attributes, spans.model, spans.provider) as attribute_2,
+         flywheel._attribute_3(spans.attributes, spans.model, spans.provider) as attribute_3,
+         early.passed, early.unscored_reason, early.value, flywheel._summable(early.cost_usd) as cost_usd, early.input_tokens::bigint as input_tokens, early.output_tokens::bigint as output_tokens,
+         flywheel._summable(early.latency_ms) as latency_ms
+    from flywheel._early_scores as early
+   cross join lateral (select * from flywheel.spans as held
+                        where (held.span_id, held.started_at, held.revision) = (early.span_id, early.started_at, early.revision)
+                          and held.started_at >= since and held.started_at <= last offset 0) as spans
+   where last_row = '(4294967294,65535)'        -- all of dS is asked for; a fold leaves these where they are
+   union all
   select moves.sign::integer as sign, scores.version_id, scores.started_at, moves.project, moves.environment, moves.release, moves.node, moves.node_kind, moves.root, moves.attribute_1, moves.attribute_2, moves.attribute_3,
          scores.passed, scores.unscored_reason, scores.value, flywheel._summable(scores.cost_usd) as cost_usd, scores.input_tokens::bigint as input_tokens, scores.output_tokens::bigint as output_tokens,
          flywheel._summable(scores.latency_ms) as latency_ms
@@ -34,7 +47,9 @@ begin atomic
   select -changes.sign::integer * moves.sign as sign, changes.version_id, changes.started_at, moves.project, moves.environment, moves.release, moves.node, moves.node_kind, moves.root, moves.attribute_1, moves.attribute_2, moves.attribute_3,
          changes.passed, changes.unscored_reason, changes.value, flywheel._summable(changes.cost_usd) as cost_usd, changes.input_tokens::bigint as input_tokens, changes.output_tokens::bigint as output_tokens,
          flywheel._summable(changes.latency_ms) as latency_ms
-    from flywheel._score_changes as changes
+    from (select span_id, version_id, started_at, value, cost_usd, latency_ms, revision, input_tokens, output_tokens, sign, passed, unscored_reason from flywheel._score_changes
+           union all
+          select span_id, version_id, started_at, value, cost_usd, latency_ms, revision, input_tokens, output_tokens, sign, passed, unscored_reason from flywheel._early_scores) as changes
    cross join lateral (select * from flywheel._span_changes as held
                         where (held.span_id, held.started_at, held.revision) = (changes.span_id, changes.started_at, changes.revision) offset 0) as moves
    where (select true from flywheel._span_changes limit 1);
@@ -56,7 +71,8 @@ declare
 begin
   select min(started_at), max(started_at) into since, last
     from (select started_at from flywheel._score_changes where ctid >= first_row and ctid <= last_row
-           union all select started_at from flywheel._span_changes) as changes;
+           union all select started_at from flywheel._span_changes
+           union all select started_at from flywheel._early_scores) as changes;
   if since is null then
     return;
   end if;
@@ -114,7 +130,8 @@ as $function$
            union all
           select span_id, started_at from flywheel._span_changes
            union all
-          select changes.span_id, changes.started_at from flywheel._score_changes as changes
+          select changes.span_id, changes.started_at
+            from (select span_id, started_at from flywheel._score_changes union all select span_id, started_at from flywheel._early_scores) as changes
            where exists (select from flywheel.labels where labels.span_id = changes.span_id offset 0)) as dirty
 $function$;
 comment on function flywheel._dirty_spans is 'Internal: spans whose labelled scores may differ from _label_cells, and the time they lie in.';

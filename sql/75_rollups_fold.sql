@@ -38,18 +38,23 @@ begin
   ), taken as (
     delete from flywheel._score_changes as changes
      where changes.ctid >= _fold_scores.first_row and changes.ctid <= _fold_scores.last_row
-    returning changes.span_id, changes.started_at
+    returning changes.*
   ), moved as (
     delete from flywheel._span_changes as moves returning moves.span_id, moves.started_at
   ), relabelled as (
     delete from flywheel._label_changes as changes returning changes.span_id, changes.started_at
-  ), lost as (
-    insert into flywheel._lost_spans (span_id, started_at)
+  ), unseen as materialized (
     select seen.span_id, seen.started_at from (select distinct taken.span_id, taken.started_at from taken) as seen
      where not exists (select from flywheel.spans
                         where (spans.span_id, spans.started_at) = (seen.span_id, seen.started_at)
                           and spans.started_at >= _fold_scores.since and spans.started_at <= _fold_scores.last offset 0)
+  ), lost as (
+    insert into flywheel._lost_spans (span_id, started_at) select span_id, started_at from unseen
         on conflict do nothing
+  ), early as (
+    insert into flywheel._early_scores (span_id, version_id, started_at, value, cost_usd, latency_ms, revision, input_tokens, output_tokens, sign, passed, unscored_reason)
+    select span_id, version_id, started_at, value, cost_usd, latency_ms, revision, input_tokens, output_tokens, sign, passed, unscored_reason
+      from taken where case when (taken.span_id, taken.started_at) in (select span_id, started_at from unseen) then true end    -- looked up in a hash
   ), dirty as (
     select span_id, started_at from relabelled union all select span_id, started_at from moved
      union all
@@ -194,6 +199,33 @@ as $function$
 $function$;
 comment on function flywheel._fold_locked is 'Internal: try to be the only one who changes rollups until the end of the transaction.';
 
+-- _readmit_scores: a span that is on its way while a fold notes it as lost does not see the note, and nobody would look for its
+-- scores again. So they wait: until the span is there, or until all who were at work when the note was there for all to see
+-- have ended. Who brings the span after that says so in _span_changes.
+create or replace function flywheel._readmit_scores() returns void
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp set enable_hashjoin = off set enable_mergejoin = off
+as $function$
+begin
+  if not exists (select from flywheel._early_scores) then
+    return;
+  end if;
+  with back as (
+    delete from flywheel._early_scores as early
+     where exists (select from flywheel.spans where (spans.span_id, spans.started_at) = (early.span_id, early.started_at) offset 0)
+    returning early.*
+  )
+  insert into flywheel._score_changes (span_id, version_id, started_at, value, cost_usd, latency_ms, revision, input_tokens, output_tokens, sign, passed, unscored_reason)
+  select span_id, version_id, started_at, value, cost_usd, latency_ms, revision, input_tokens, output_tokens, sign, passed, unscored_reason from back;
+  delete from flywheel._early_scores as early
+   where early.waits_for <= pg_snapshot_xmin(pg_current_snapshot())
+     and not exists (select from flywheel.spans where (spans.span_id, spans.started_at) = (early.span_id, early.started_at) offset 0)
+     and not exists (select from flywheel._span_changes as moves where moves.span_id = early.span_id offset 0);
+  update flywheel._early_scores set waits_for = pg_snapshot_xmax(pg_current_snapshot()) where waits_for is null;
+end
+$function$;
+comment on function flywheel._readmit_scores is 'Internal: give scores that came before their span to the next fold once the span is there, and forget those whose span nobody brings.';
+
 -- _fold: a chunk at a time, as the rows lie in the table. False start: what comes while a chunk is chosen may be part of it.
 create or replace function flywheel._fold(max_chunks integer default 10) returns bigint
 language plpgsql volatile security definer
@@ -209,6 +241,7 @@ begin
   if not flywheel._fold_locked() then
     return 0;
   end if;
+  perform flywheel._readmit_scores();
   for turn in 1.._fold.max_chunks loop
     select coalesce(min(place), '(0,0)') as first_row, coalesce(max(place), '(0,0)') as last_row, count(*) as found, min(started_at) as since, max(started_at) as last
       into chunk from (select changes.ctid as place, changes.started_at from flywheel._score_changes as changes limit most) as part;

@@ -37,12 +37,18 @@ begin
     delete from flywheel._score_changes as changes where changes.started_at >= _rebuild_scores.since and changes.started_at <= _rebuild_scores.last
   ), moved as (
     delete from flywheel._span_changes as moves where moves.started_at >= _rebuild_scores.since and moves.started_at <= _rebuild_scores.last
-  ), lost as (
-    insert into flywheel._lost_spans (span_id, started_at)
-    select distinct scores.span_id, scores.started_at
+  ), waiting as (
+    delete from flywheel._early_scores as early where early.started_at >= _rebuild_scores.since and early.started_at <= _rebuild_scores.last
+  ), unseen as materialized (
+    select scores.*
       from flywheel.scores left join flywheel.spans on (spans.span_id, spans.started_at) = (scores.span_id, scores.started_at)
        and spans.started_at >= _rebuild_scores.since and spans.started_at <= _rebuild_scores.last
      where scores.started_at >= _rebuild_scores.since and scores.started_at <= _rebuild_scores.last and spans.span_id is null
+  ), early as (
+    insert into flywheel._early_scores (span_id, version_id, started_at, value, cost_usd, latency_ms, revision, input_tokens, output_tokens, sign, passed, unscored_reason)
+    select span_id, version_id, started_at, value, cost_usd, latency_ms, revision, input_tokens, output_tokens, 1, passed, unscored_reason from unseen
+  ), lost as (
+    insert into flywheel._lost_spans (span_id, started_at) select distinct span_id, started_at from unseen
         on conflict do nothing
   )
   select count(*) into made from rolled;
@@ -257,6 +263,7 @@ declare
 begin
   perform flywheel._forget('-infinity', last);
   delete from flywheel._score_changes where started_at <= last;
+  delete from flywheel._early_scores where started_at <= last;
   delete from flywheel._span_changes where started_at <= last;
   delete from flywheel._span_deltas where minute <= last;
   delete from flywheel._label_changes where started_at <= last;

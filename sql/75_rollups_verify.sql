@@ -108,5 +108,5 @@ select flywheel._grant(role, 'execute on function flywheel.verify_rollups(timest
   from unnest(array['flywheel_analyst', 'flywheel_admin']) as role;
 select flywheel._grant('flywheel_admin', 'execute on function flywheel.rebuild_rollups(timestamptz, timestamptz), flywheel.set_rollup_attributes(text[])');
 select flywheel._grant('flywheel_worker', 'execute on function flywheel._fold(integer), flywheel._rebuild_asked()');
-select flywheel._grant('flywheel_worker', 'maintain on flywheel._score_changes, flywheel._span_changes, flywheel._span_deltas, flywheel._label_changes, flywheel._fold_state')
+select flywheel._grant('flywheel_worker', 'maintain on flywheel._score_changes, flywheel._early_scores, flywheel._span_changes, flywheel._span_deltas, flywheel._label_changes, flywheel._fold_state')
  where current_setting('server_version_num')::integer >= 170000;

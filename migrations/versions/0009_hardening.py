@@ -1,4 +1,4 @@
-"""Make the tables whose locks say whose turn it is, and keep costs that are no number out of calls.
+"""Make the tables whose locks say whose turn it is, keep scores that come before their span, and costs to numbers.
 
 Safe while workers run. Calls wait for a moment while their table gets its rule; rows that are there are not read.
 """
@@ -30,6 +30,44 @@ SETTINGS = {
     ),
 }
 
+# Columns of _score_changes, and since when a fold may forget a row.
+EARLY_SCORES = """
+    create table flywheel._early_scores (
+      early_id uuid not null default gen_random_uuid(),
+      span_id uuid not null,
+      version_id uuid not null,
+      started_at timestamptz not null,
+      value double precision,
+      cost_usd double precision,
+      latency_ms double precision,
+      revision integer not null,
+      input_tokens integer,
+      output_tokens integer,
+      sign smallint not null,
+      passed boolean,
+      unscored_reason text,
+      waits_for xid8,
+      constraint _early_scores_pkey primary key (early_id)
+    )
+"""
+
+EARLY_COMMENTS = {
+    "early_id": "Its id.",
+    "span_id": "Span of the score.",
+    "version_id": "Version that gave it.",
+    "started_at": "Start of the span.",
+    "value": "Its value; null = none.",
+    "cost_usd": "Its cost; null = unknown or free.",
+    "latency_ms": "Time it took; null = unknown.",
+    "revision": "Revision it is about.",
+    "input_tokens": "Tokens read for it; null = unknown.",
+    "output_tokens": "Tokens written for it; null = unknown.",
+    "sign": "1 written, -1 taken away.",
+    "passed": "Its verdict; null = unscored.",
+    "unscored_reason": "Why there is no verdict.",
+    "waits_for": "Every transaction below this one may still bring the span unnoticed; null = not known yet.",
+}
+
 COST = "cost_usd >= 0 and cost_usd < 1e15"
 
 
@@ -43,6 +81,15 @@ def turns() -> list[str]:
             f"comment on column {table}.nothing is 'No row is ever written.'",
         ]
     return made
+
+
+def early_scores() -> list[str]:
+    text = "Internal: changes of scores that a fold met without their span, which may be on its way."
+    return [
+        EARLY_SCORES,
+        f"comment on table flywheel._early_scores is '{text}'",
+        *(f"comment on column flywheel._early_scores.{name} is '{said}'" for name, said in EARLY_COMMENTS.items()),
+    ]
 
 
 def settings() -> list[str]:
@@ -61,7 +108,7 @@ def costs() -> list[str]:
 
 
 def upgrade() -> None:
-    for statement in [*turns(), *settings(), *costs()]:
+    for statement in [*turns(), *early_scores(), *settings(), *costs()]:
         op.execute(statement.replace(":", r"\:"))
 
 
@@ -69,6 +116,7 @@ def downgrade() -> None:
     op.execute("alter table flywheel.calls drop constraint call_cost_is_a_number")
     for name in SETTINGS:
         op.execute(f"delete from flywheel.settings where name = '{name}'")
+    op.execute("drop table flywheel._early_scores")
     for chore in TURNS:
         op.execute(f"drop table flywheel._turn_{chore}")
 
@@ -76,6 +124,7 @@ def downgrade() -> None:
 def verify() -> None:
     for chore in TURNS:
         op.execute(f"select nothing from flywheel._turn_{chore} where false")
+    op.execute("select early_id, waits_for from flywheel._early_scores where false")
     op.execute(
         "select 1 / count(*) from pg_constraint"
         " where conname = 'call_cost_is_a_number' and conrelid = 'flywheel.calls'\\:\\:regclass"

@@ -13,8 +13,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from tests.sql.support import Connection, activate, define, rows, value, version_id
 
 TABLES = (
-    "spans, scores, labels, _label_items, _span_changes, _span_deltas, _score_changes, _label_changes, _lost_spans, "
-    "_slices, _slice_values, _score_rollups, _span_rollups, _cell_rollups, _label_cells, _rollup_rebuilds"
+    "spans, scores, labels, _label_items, _span_changes, _span_deltas, _score_changes, _early_scores, _label_changes, "
+    "_lost_spans, _slices, _slice_values, _score_rollups, _span_rollups, _cell_rollups, _label_cells, _rollup_rebuilds"
 )
 DAYS = ("2024-05-04", "2024-05-05", "2024-05-06", "2026-11-20")
 TIMES = st.one_of(

@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 TICK_SECONDS = 1.0
 HOT_TABLES = (
     *("_ready", "_running", "_later", "_workers", "_reservations", "_provider_states", "_budget_periods"),
-    *("_score_changes", "_span_changes", "_span_deltas", "_label_changes", "_fold_state"),
+    *("_score_changes", "_early_scores", "_span_changes", "_span_deltas", "_label_changes", "_fold_state"),
 )
 
 
