@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -119,6 +121,14 @@ async def why(database: Database, span_id: UUID) -> list[Reason]:
     return await database.rows(Reason, "select * from flywheel.why(%s)", [span_id])
 
 
+@asynccontextmanager
+async def by_day(database: Database) -> AsyncIterator[Database]:
+    """Join spans and scores day by day: a filter by time names one of the two and would read every day of the other."""
+    async with database.transaction() as session:
+        await session.execute("set local enable_partitionwise_join = on")
+        yield session
+
+
 async def scores(database: Database, meant: ScoreFilter, limit: int) -> list[CurrentScore]:
     """Return the current scores of the newest spans."""
     query = f"""
@@ -127,7 +137,8 @@ async def scores(database: Database, meant: ScoreFilter, limit: int) -> list[Cur
           from flywheel.current_scores where {_MEANT}
          order by started_at desc, span_id, validator limit %(limit)s
     """
-    return await database.rows(CurrentScore, query, {**_parameters(meant), "limit": limit})
+    async with by_day(database) as session:
+        return await session.rows(CurrentScore, query, {**_parameters(meant), "limit": limit})
 
 
 async def pass_rates(database: Database, meant: ScoreFilter) -> list[PassRate]:
@@ -139,7 +150,8 @@ async def pass_rates(database: Database, meant: ScoreFilter) -> list[PassRate]:
           from flywheel.current_scores where {_MEANT}
          group by validator, node, provisional order by provisional, validator, node
     """
-    return await database.rows(PassRate, query, _parameters(meant))
+    async with by_day(database) as session:
+        return await session.rows(PassRate, query, _parameters(meant))
 
 
 async def failures(database: Database, meant: ScoreFilter, limit: int) -> list[Failure]:
@@ -160,7 +172,8 @@ async def failures(database: Database, meant: ScoreFilter, limit: int) -> list[F
                   failed.critique is null, failed.validator
          limit %(limit)s
     """
-    return await database.rows(Failure, query, {**_parameters(meant), "limit": limit})
+    async with by_day(database) as session:
+        return await session.rows(Failure, query, {**_parameters(meant), "limit": limit})
 
 
 async def accounts(database: Database) -> list[Account]:
