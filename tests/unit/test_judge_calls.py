@@ -7,7 +7,7 @@ import json
 import socket
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any, TypeVar
@@ -25,7 +25,7 @@ from pgflywheel.judge.prompt import build
 from pgflywheel.judge.reading import reply_of
 from pgflywheel.judge.records import Item, Prompt, Reply
 from pgflywheel.records import Provider
-from tests.fakes.openai import Fake, serving
+from tests.fakes.openai import Fake
 
 Result = TypeVar("Result")
 POLITE = JudgeDefinition.of(
@@ -42,18 +42,6 @@ ALL = dict.fromkeys(
     ["json_schema", "json_object", "logprobs", "prompt_cache_key", "seed", "max_completion_tokens"], True
 )
 FINE, BAD = Item("hello", "Good morning."), Item("hello", "zzfail")
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Fake]:
-    with serving() as fake:
-        yield fake
-
-
-@pytest.fixture
-def fake(server: Fake) -> Fake:
-    server.reset()
-    return server
 
 
 def provider(fake: Fake, **changes: Any) -> Provider:
@@ -382,14 +370,20 @@ def test_a_batch_is_handed_in_polled_and_read_line_by_line(fake: Fake) -> None:
     assert json.loads(body["choices"][0]["message"]["content"])["verdict"] == "fail"
 
 
-def test_a_line_of_a_file_without_end_fails_the_call(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("limit", "least", "detail"),
+    [("MOST_LINE_BYTES", 99, "longer than"), ("MOST_FILE_BYTES", 99, "longer than"), ("MOST_FILE_SECONDS", -1, "time")],
+)
+def test_a_file_without_end_fails_the_call(
+    fake: Fake, monkeypatch: pytest.MonkeyPatch, limit: str, least: int, detail: str
+) -> None:
     async def whole(client: Client) -> list[bytes]:
         file_id = await client.upload("lines.jsonl", b"x" * 100)
         return [line async for line in client.download(file_id)]
 
     assert using(provider(fake), whole) == [b"x" * 100]
-    monkeypatch.setattr(client_module, "MOST_LINE_BYTES", 99)
-    with pytest.raises(CallFailed, match="longer than"):
+    monkeypatch.setattr(client_module, limit, least)
+    with pytest.raises(CallFailed, match=detail):
         using(provider(fake), whole)
 
 

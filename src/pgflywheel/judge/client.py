@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import aclosing, contextmanager, suppress
 from contextvars import ContextVar
-from time import perf_counter
+from time import monotonic, perf_counter
 from typing import TYPE_CHECKING, Any, cast
 from urllib.request import getproxies
 
@@ -27,6 +27,7 @@ CONNECT_SECONDS = 10.0
 KEPT_ALIVE = 256
 MOST_OBJECT_BYTES = 1 << 20
 MOST_FILE_BYTES, MOST_LINE_BYTES = 1 << 30, 16 << 20
+MOST_FILE_SECONDS = 3600.0  # however slowly a file comes, its worker has other batches
 FILE_MS = 600_000  # a file of requests takes longer than a request
 _VECTOR_BYTES = 32 * 4096  # of one vector as JSON
 _most_bytes: ContextVar[int] = ContextVar("most_bytes", default=MOST_OBJECT_BYTES)
@@ -105,22 +106,31 @@ class Client:
 
     async def download(self, file_id: str) -> AsyncIterator[bytes]:
         """Yield the lines of a file as they come."""
+        rest = b""
+        async with aclosing(self._content(file_id)) as chunks:
+            async for chunk in chunks:
+                *lines, rest = (rest + chunk).split(b"\n")
+                for line in filter(bytes.strip, lines):
+                    yield line
+                if len(rest) > MOST_LINE_BYTES:
+                    raise failure_of(200, f"a line of the file is longer than {MOST_LINE_BYTES:,} bytes", {})
+        if rest.strip():
+            yield rest
+
+    async def _content(self, file_id: str) -> AsyncGenerator[bytes, None]:
+        """Yield the bytes of a file as they come, as long as a file may take."""
         headers = _options(keyless=self.provider.key_variable is None, form=False)["headers"]
-        files, rest = self._client().files.with_streaming_response, b""
+        files, until = self._client().files.with_streaming_response, monotonic() + MOST_FILE_SECONDS
         _most_bytes.set(MOST_FILE_BYTES)
         try:
             with self._classified("the file did not come in time"):
                 async with files.content(file_id, extra_headers=headers) as response:
                     async for chunk in response.iter_bytes():
-                        *lines, rest = (rest + chunk).split(b"\n")
-                        for line in filter(bytes.strip, lines):
-                            yield line
-                        if len(rest) > MOST_LINE_BYTES:
-                            raise _TooLong
+                        yield chunk
+                        if monotonic() > until:
+                            raise TimeoutError
         except _TooLong as error:
-            raise failure_of(200, "the file is longer than 1 GiB, or a line of it longer than 16 MiB", {}) from error
-        if rest.strip():
-            yield rest
+            raise failure_of(200, f"the file is longer than {MOST_FILE_BYTES:,} bytes", {}) from error
 
     async def close(self) -> None:
         """Close the connections."""
