@@ -241,6 +241,34 @@ as $function$
 $function$;
 comment on function flywheel._retry is 'Internal: put running jobs off by delay_seconds; dead after settings.max_attempts claims.';
 
+-- _retry_each: many at once, each for its own time and reason, as _retry puts one off.
+create or replace function flywheel._retry_each(
+  worker_id uuid, fences uuid[], delays double precision[], reasons text[], details text[], costs boolean[])
+returns integer
+language sql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+  with wanted as materialized (
+    select given.* from unnest(_retry_each.fences, _retry_each.delays, _retry_each.reasons, _retry_each.details, _retry_each.costs)
+        as given(fence, delay_seconds, reason, detail, costs)
+  ), failed as (
+    delete from flywheel._running as running using wanted
+     where running.fence = wanted.fence and running.worker_id = _retry_each.worker_id
+    returning running.*, running.attempt - (not wanted.costs)::integer as used, wanted.delay_seconds, wanted.reason, wanted.detail
+  ), buried as (
+    insert into flywheel._dead (lane, priority, job_id, version_ids, span_ids, started_from, started_until, attempt, origin, reason, detail)
+    select lane, priority, job_id, version_ids, span_ids, started_from, started_until, used, origin, reason, detail
+      from failed where used >= flywheel._setting('max_attempts')
+  ), delayed as (
+    insert into flywheel._later (lane, priority, job_id, version_ids, span_ids, started_from, started_until, attempt, origin, run_at, reason, detail)
+    select lane, priority, job_id, version_ids, span_ids, started_from, started_until, used, origin,
+           clock_timestamp() + make_interval(secs => delay_seconds), reason, detail
+      from failed where used < flywheel._setting('max_attempts')
+  )
+  select count(*)::integer from failed
+$function$;
+comment on function flywheel._retry_each is 'Internal: put running jobs off, each by its own delay; dead after settings.max_attempts claims. Returns how many still were the worker''s.';
+
 -- _hold: jobs of a paused validator wait at infinity; resuming it brings them back. Its version is locked first: who
 -- resumes it meanwhile either finds these jobs held, or is seen here, and the jobs are due at once.
 create or replace function flywheel._hold(worker_id uuid, fences uuid[]) returns integer
@@ -359,3 +387,5 @@ as $function$
   select flywheel._wake()
 $function$;
 comment on function flywheel.resume_lane is 'Let workers claim jobs of a paused lane again.';
+
+select flywheel._grant('flywheel_worker', 'execute on function flywheel._retry_each(uuid, uuid[], double precision[], text[], text[], boolean[])');

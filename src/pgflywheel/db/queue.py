@@ -248,6 +248,23 @@ async def retry(
     return put_off
 
 
+async def retry_each(
+    db: Database,
+    worker_id: UUID,
+    fences: Sequence[UUID],
+    delays: Sequence[float],
+    reasons: Sequence[str],
+    details: Sequence[str | None],
+    costs: Sequence[bool],
+) -> int:
+    """Put many jobs off, each for its own time and reason; return how many were still the worker's."""
+    put_off: int = await db.value(
+        "select flywheel._retry_each(%s, %s, %s::float8[], %s::text[], %s::text[], %s::boolean[])",
+        [worker_id, list(fences), list(delays), list(reasons), list(details), list(costs)],
+    )
+    return put_off
+
+
 async def bury(db: Database, worker_id: UUID, fences: Sequence[UUID], reason: str, detail: str) -> int:
     """Give jobs up; return how many were still the worker's."""
     buried: int = await db.value("select flywheel._bury(%s, %s, %s, %s)", [worker_id, list(fences), reason, detail])

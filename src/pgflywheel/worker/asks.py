@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 from uuid import UUID
 
-from pgflywheel.db import queue
 from pgflywheel.db.queue import Version
 from pgflywheel.records import Claimed
 from pgflywheel.worker.batch import Batch
@@ -44,8 +43,7 @@ class Kind(Protocol):
 
 async def put_off(site: Site, ask: Ask, seconds: float, fault: Fault, *, costs: bool = True) -> None:
     """Let a span be claimed again after a time; what costs no attempt is logged once a minute for all its kind."""
-    fences = [ask.job.fence]
-    await queue.retry(site.database, ask.worker_id, fences, seconds, fault.reason, fault.detail, costs=costs)
+    await site.put_offs.add(ask.worker_id, ask.job.fence, seconds, fault, costs=costs)
     site.metrics.jobs.labels("judge", "retried").inc()
     log.log(
         logging.INFO if costs or site.tell(ask.version.validator, fault.reason) else logging.DEBUG,
@@ -59,4 +57,4 @@ async def put_off(site: Site, ask: Ask, seconds: float, fault: Fault, *, costs: 
             "detail": fault.detail,
         },
     )
-    site.put_down(fences)
+    site.put_down([ask.job.fence])

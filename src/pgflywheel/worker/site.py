@@ -19,6 +19,7 @@ from pgflywheel.worker.endpoints import Endpoints
 from pgflywheel.worker.lease import Lease
 from pgflywheel.worker.metrics import Metrics
 from pgflywheel.worker.pool import Pool
+from pgflywheel.worker.put_offs import PutOffs
 from pgflywheel.worker.versions import Versions
 
 log = logging.getLogger(__name__)
@@ -63,9 +64,11 @@ class Site:
     doubted_at: float = float("-inf")
     told_at: dict[tuple[str, str], float] = field(default_factory=dict)
     embedders: Embedders = field(init=False)
+    put_offs: PutOffs = field(init=False)
 
     def __post_init__(self) -> None:
         self.embedders = Embedders(self.database, self.endpoints, self.metrics, self.stopping)
+        self.put_offs = PutOffs(self.database)
 
     @property
     def doubtful(self) -> bool:
