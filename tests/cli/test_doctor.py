@@ -41,6 +41,7 @@ def test_a_fresh_install_has_no_failure(pgflywheel: CommandLine, connection: Con
         ("insert into flywheel.spans (output, started_at) values ('x', '2031-01-01')", "default", "warn", 0),
         ("update flywheel.settings set value = '\"other\"' where name = 'sql_hash'", "functions", "warn", 0),
         ("select flywheel.pause_lane('judge', 'no money')", "lanes", "warn", 0),
+        ("insert into flywheel._rollup_rebuilds (day, reason) values (current_date, 'x')", "rollups", "warn", 0),
         ("update flywheel.alembic_version set version_num = '0000'", "schema", "fail", 4),
     ],
 )

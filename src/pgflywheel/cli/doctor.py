@@ -124,6 +124,7 @@ async def _examine_install(database: Database, report: Report, dsn: str) -> None
         ("listen", _listen),
         ("workers", _workers),
         ("queue", _queue),
+        ("rollups", _rollups),
         ("validators", _validators),
         ("transactions", _transactions),
         ("providers", doctor_judges.check_providers),
@@ -258,6 +259,15 @@ async def _queue(database: Database, report: Report) -> None:
         report.add("dead jobs", f"{backlog.dead_spans:,} spans were given up", "warn", hint)
     if backlog.paused_lanes:
         report.add("lanes", f"paused: {', '.join(backlog.paused_lanes)}", "warn", "pgflywheel queue resume LANE.")
+
+
+async def _rollups(database: Database, report: Report) -> None:
+    from pgflywheel.db import rollups
+
+    for behind in await rollups.status(database):
+        if behind.waiting_days:
+            found = f"{behind.waiting_days:,} days wait to be counted anew; until then their rates are not right"
+            report.add("rollups", found, "warn", "A running worker counts them: pgflywheel worker run.")
 
 
 async def _validators(database: Database, report: Report) -> None:
