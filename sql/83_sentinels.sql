@@ -13,7 +13,10 @@ begin
   select versions.* into version from flywheel.validator_versions as versions join flywheel.validators using (validator_id)
    where validators.name = choose_sentinels.validator and versions.kind = 'judge' order by versions.status = 'active' desc, versions.version desc limit 1;
   if version.version_id is null then
-    raise exception using errcode = '22023', message = format('there is no judge %s', choose_sentinels.validator), hint = 'List judges: pgflywheel judges list.';
+    raise exception using errcode = '22023', message = format(
+      case when exists (select from flywheel.validators where validators.name = choose_sentinels.validator)
+           then '%s is not a judge that asks a model' else 'there is no judge %s' end, choose_sentinels.validator),
+      detail = 'Sentinels tell whether a model changed.', hint = 'List judges and their models: pgflywheel judges list.';
   end if;
   perform flywheel._require(n between 2 and 1000, format('%s sentinels cannot be chosen', n), 'Choose 2 to 1000; forty show a change of an eighth of the verdicts.');
   question := flywheel._question_of(version);

@@ -54,7 +54,7 @@ def test_without_sentinels_it_says_how_to_get_some(pgflywheel: CommandLine) -> N
 def test_only_a_judge_has_sentinels(connection: Connection, pgflywheel: CommandLine) -> None:
     activate(connection, "short", kind="sql", expression="length(span.output) < 9")
     assert "there is no judge nobody" in pgflywheel("sentinels", "choose", "nobody", exit_code=1).stderr
-    assert "there is no judge short" in pgflywheel("sentinels", "choose", "short", exit_code=1).stderr
+    assert "short is not a judge that asks a model" in pgflywheel("sentinels", "choose", "short", exit_code=1).stderr
     assert "2<=x<=1000" in pgflywheel("sentinels", "choose", "polite", "--n", 1, exit_code=2).stderr
 
 
