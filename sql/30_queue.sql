@@ -1,4 +1,4 @@
--- Queue: claim, finish, retry, bury, split, reap. Jobs live in one of four tables and history lives in run_log.
+-- Queue: finish, retry, bury, split, reap; claims are in 31_claims.sql. Jobs live in one of four tables and history lives in run_log.
 --
 --   _ready --claim--> _running --finish--> (gone; scores are its history)
 --                        |--retry / hold--> _later --due / resumed--> _ready
@@ -13,45 +13,6 @@ as $function$
   select not exists (select from flywheel._lanes where _lanes.lane = _lane_runs.lane and _lanes.paused_at is not null)
 $function$;
 comment on function flywheel._lane_runs is 'Internal: whether jobs of a lane may be claimed.';
-
--- _claim: move the oldest ready jobs of a lane to one worker.
--- Two workers never get the same row: skip locked passes over rows another one holds.
--- The index gives them in order; statistics of a table that is empty most of the time would have all of it sorted.
--- `after` is a floor on job_id: with an old transaction open, dead index entries of claimed jobs cannot be
--- removed, and a worker that remembers where it was does not walk over them again.
-create or replace function flywheel._claim(lane text, priority smallint, worker_id uuid, max_jobs integer, after uuid default null)
-returns table (fence uuid, job_id uuid, version_ids uuid[], span_count integer, attempt smallint, origin text)
-language sql volatile security definer
-set search_path = pg_catalog, pg_temp
-set enable_sort = off set enable_bitmapscan = off set enable_seqscan = off
-as $function$
-  with runnable as materialized (      -- materialized: the limit is taken once
-    select ready.lane, ready.priority, ready.job_id
-      from flywheel._ready as ready
-     where ready.lane = _claim.lane
-       and ready.priority = _claim.priority
-       and ready.job_id > coalesce(_claim.after, '00000000-0000-0000-0000-000000000000')
-       and flywheel._lane_runs(_claim.lane)
-     order by ready.lane, ready.priority, ready.job_id
-     limit _claim.max_jobs
-       for update skip locked
-  ), taken as (
-    delete from flywheel._ready as ready
-     using runnable
-     where (ready.lane, ready.priority, ready.job_id) = (runnable.lane, runnable.priority, runnable.job_id)
-    returning ready.*
-  )
-  insert into flywheel._running as running
-         (lane, priority, job_id, version_ids, span_ids, started_from, started_until, attempt, origin, fence, worker_id)
-  select taken.lane, taken.priority, taken.job_id, taken.version_ids, taken.span_ids, taken.started_from,
-         taken.started_until, taken.attempt + 1, taken.origin, gen_random_uuid(), _claim.worker_id
-    from taken
-   order by taken.job_id
-  returning running.fence, running.job_id, running.version_ids,
-            cardinality(running.span_ids), running.attempt, running.origin
-$function$;
-comment on function flywheel._claim is
-  'Move up to max_jobs ready jobs of a lane and priority to worker_id; each gets a new fence. after: floor on job_id.';
 
 -- _claim_calls: the judge lane makes one call a span, so a job is cut: as many spans as the worker has free hands
 -- are claimed one by one, the rest goes back under the same id and keeps its place. Jobs of versions whose provider is

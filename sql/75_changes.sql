@@ -39,36 +39,6 @@ end
 $function$;
 comment on function flywheel._note_deleted_scores is 'Internal: note scores taken away.';
 
--- _count_new_spans: in the application's insert, so nothing is grouped here: starting an aggregation costs one span more than
--- a row each costs a hundred thousand. A span that was deleted before may meet its scores again, so it is noted by itself;
--- any other one has no scores yet that were folded. A table that never held a row has no size, which is cheaper to ask.
-create or replace function flywheel._count_new_spans() returns trigger
-language plpgsql volatile security definer
-set search_path = pg_catalog, pg_temp
-as $function$
-begin
-  insert into flywheel._span_deltas
-  select flywheel._minute(span.started_at), span.project, span.environment, span.release, span.node, span.node_kind, span.parent_span_id is null,
-         flywheel._attribute_1(span.attributes, span.model, span.provider), flywheel._attribute_2(span.attributes, span.model, span.provider),
-         flywheel._attribute_3(span.attributes, span.model, span.provider), flywheel._latency_bin(span.latency_ms),
-         1, (span.status = 'error')::integer, (span.status = 'running')::integer,
-         coalesce(span.input_tokens, 0), coalesce(span.output_tokens, 0), (coalesce(span.input_tokens, span.output_tokens) is not null)::integer,
-         coalesce(flywheel._summable(span.cost_usd), 0), (flywheel._summable(span.cost_usd) is not null)::integer,
-         coalesce(span.latency_ms, 0), coalesce(span.latency_ms * span.latency_ms, 0), (span.latency_ms is not null)::integer
-    from new_spans as span;
-  if pg_relation_size('flywheel._lost_spans') > 0 then
-    insert into flywheel._span_changes
-    select span.span_id, span.started_at, span.revision, 1, span.project, span.environment, span.release, span.node, span.node_kind, span.parent_span_id is null,
-           flywheel._attribute_1(span.attributes, span.model, span.provider), flywheel._attribute_2(span.attributes, span.model, span.provider),
-           flywheel._attribute_3(span.attributes, span.model, span.provider)
-      from new_spans as span
-      join flywheel._lost_spans as lost on (lost.span_id, lost.started_at) = (span.span_id, span.started_at);
-  end if;
-  return null;
-end
-$function$;
-comment on function flywheel._count_new_spans is 'Internal: count new spans for the next fold.';
-
 -- _count_changed_spans: what is the same before and after cancels out, so an update of other columns writes nothing.
 create or replace function flywheel._count_changed_spans() returns trigger
 language plpgsql volatile security definer
@@ -234,8 +204,6 @@ create or replace trigger note_deleted after delete on flywheel.scores
 create or replace trigger note_emptied after truncate on flywheel.scores
   for each statement execute function flywheel._forget_all();
 
-create or replace trigger count_new after insert on flywheel.spans
-  referencing new table as new_spans for each statement execute function flywheel._count_new_spans();
 create or replace trigger count_changed after update on flywheel.spans
   referencing old table as old_spans new table as new_spans for each statement execute function flywheel._count_changed_spans();
 create or replace trigger note_changed after update on flywheel.spans

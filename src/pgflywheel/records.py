@@ -66,6 +66,8 @@ class Claimed:
     span_count: int
     attempt: int
     origin: str
+    jobs: int = 1
+    """How many jobs of the queue it is: those of single inserts are claimed together."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ NAMES = (
     "copy_overhead",
     "inline_overhead",
     "commit_overhead",
+    "insert_cost",
     "pickup",
     "drain",
     "bulk_sql",

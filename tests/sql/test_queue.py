@@ -62,6 +62,53 @@ def test_jobs_are_claimed_in_the_order_in_which_they_came(connection: Connection
     assert where(connection) == {"ready": 1, "running": 4}
 
 
+def claim_together(connection: Connection, worker_id: uuid.UUID, max_jobs: int = 1000) -> list[tuple[Any, ...]]:
+    """Claim and return rows of fence, job_id, version_ids, span_count, attempt, origin, jobs."""
+    query = "select * from flywheel._claim_together('bulk', 1::smallint, %s, %s) order by job_id"
+    return rows(connection, query, [worker_id, max_jobs])
+
+
+def test_jobs_of_single_inserts_are_claimed_as_one(connection: Connection, queued: list[uuid.UUID]) -> None:
+    ids = rows(connection, "select job_id from flywheel._ready order by 1")
+    worker_id = worker(connection)
+    (first,) = claim_together(connection, worker_id, 3)
+    (second,) = claim_together(connection, worker_id)
+    assert [(row[3], row[4], row[6]) for row in (first, second)] == [(3, 1, 3), (2, 1, 2)]
+    assert [(row[1],) for row in (first, second)] == [ids[2], ids[4]]  # the last one's: a floor passes over none
+    held = dict(rows(connection, "select fence, span_ids from flywheel._running"))
+    assert held == {first[0]: queued[:3], second[0]: queued[3:]}
+    assert complete(connection, worker_id, [first, second]) == (2, 5)
+    assert where(connection) == {}
+
+
+def test_a_hundred_small_jobs_go_together_and_no_more(connection: Connection) -> None:
+    activate(connection, "short")
+    connection.execute(
+        "do $$ begin for place in 1..120 loop insert into flywheel.spans (output) values ('a'); end loop; end $$"
+    )
+    assert sorted(row[6] for row in claim_together(connection, worker(connection))) == [20, 100]
+
+
+def test_what_is_large_or_was_tried_or_is_for_other_versions_is_claimed_alone(connection: Connection) -> None:
+    activate(connection, "short")
+    insert_many(connection, 11)  # more than a hundredth of chunk_spans
+    insert(connection)
+    first = worker(connection)
+    claim(connection, first)
+    connection.execute("select flywheel._leave(%s)", [first])
+    insert(connection)
+    insert(connection)
+    activate(connection, "other")
+    insert(connection)
+    found = claim_together(connection, worker(connection))
+    assert sorted((row[3], row[4], row[6], len(row[2])) for row in found) == [
+        (1, 1, 1, 2),
+        (1, 2, 1, 1),
+        (2, 1, 2, 1),
+        (11, 2, 1, 1),
+    ]
+
+
 def test_live_work_goes_before_a_backfill(connection: Connection) -> None:
     insert_many(connection, 5)
     activate(connection, "short")

@@ -71,6 +71,18 @@ async def claim(
     )
 
 
+async def claim_together(
+    db: Database, priority: int, worker_id: UUID, max_jobs: int, after: UUID | None
+) -> list[Claimed]:
+    """Claim jobs of the bulk lane, those of single inserts made few."""
+    return await db.rows(
+        Claimed,
+        f"{_UNHURRIED} select {_JOB}, jobs, 'bulk' as lane, %s::smallint as priority"
+        "  from unhurried, flywheel._claim_together('bulk', %s::smallint, %s, %s, %s)",
+        [priority, priority, worker_id, max_jobs, after],
+    )
+
+
 async def claim_calls(
     db: Database, priority: int, worker_id: UUID, max_calls: int, after: UUID | None
 ) -> list[Claimed]:

@@ -61,11 +61,11 @@ class Bulk:
 
     async def claim(self, priority: int, worker_id: UUID, max_jobs: int, after: UUID | None) -> list[Claimed]:
         """Claim whole jobs."""
-        return await queue.claim(self.site.database, priority, worker_id, max_jobs, after)
+        return await queue.claim_together(self.site.database, priority, worker_id, max_jobs, after)
 
     def start(self, worker_id: UUID, jobs: list[Claimed], group: asyncio.TaskGroup) -> None:
         """Judge claimed jobs beside the other batch."""
-        self.size.saw(len(jobs), sum(job.span_count for job in jobs))
+        self.size.saw(sum(job.jobs for job in jobs), sum(job.span_count for job in jobs))
         self.batches += 1
         group.create_task(self._run(worker_id, jobs))
 

@@ -92,7 +92,7 @@ class Lane:
         self.bell.nudge(self.name)
         self.site.in_hand.update(job.fence for job in jobs)
         self.work.start(worker_id, jobs, group)
-        if len(jobs) < room:
+        if sum(job.jobs for job in jobs) < room:
             await self._pace(begun)
 
     async def _pace(self, begun: float) -> None:
