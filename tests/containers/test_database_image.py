@@ -29,7 +29,7 @@ from tests.containers.engine import (
     wait_until_healthy,
 )
 
-pytestmark = [pytest.mark.container, pytest.mark.timeout(900), pytest.mark.xdist_group("containers")]  # images are built
+pytestmark = [pytest.mark.container, pytest.mark.timeout(900), pytest.mark.xdist_group("containers")]
 DATA = "/var/lib/postgresql"
 
 

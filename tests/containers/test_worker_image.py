@@ -9,7 +9,7 @@ import pytest
 from tests.containers.engine import is_healthy, logs, run_in, wait_until, wait_until_healthy
 from tests.containers.stack import Stack
 
-pytestmark = [pytest.mark.container, pytest.mark.timeout(900), pytest.mark.xdist_group("containers")]  # images are built
+pytestmark = [pytest.mark.container, pytest.mark.timeout(900), pytest.mark.xdist_group("containers")]
 
 IS_JSON = "pgflywheel.checks.structured:is_json"
 IN_SQL = {"kind": "sql", "target": "output", "expression": "length(span.output) < 20", "lane": "bulk"}
