@@ -70,12 +70,14 @@ begin
   end if;
   execute format('grant flywheel_analyst to %I', login);
   foreach setting in array array[
-    format('statement_timeout = %L', limit_ms), 'default_transaction_read_only = on', 'idle_in_transaction_session_timeout = ''5min''']
+    format('statement_timeout = %L', limit_ms), 'default_transaction_read_only = on', 'idle_in_transaction_session_timeout = ''5min''',
+    'enable_partitionwise_join = on',           -- a filter by time names days of scores: of spans no others are read then
+    'work_mem = ''32MB''']                        -- a month by the hour is counted without files
   loop
     execute format('alter role %I in database %I set %s', login, current_database(), setting);
   end loop;
 end
 $function$;
 comment on function flywheel.make_analyst is
-  'Make a login an analyst of this database from its next session on: a member of the role, read-only, every statement limited to time_limit. Needs CREATEROLE and admin of the login.';
+  'Make a login an analyst of this database from its next session on: a member of the role, read-only, every statement limited to time_limit, with what large reads of few rows need (work_mem, enable_partitionwise_join). Needs CREATEROLE and admin of the login.';
 revoke all on function flywheel.make_analyst from public;

@@ -159,6 +159,8 @@ def test_the_limit_holds_in_this_database_only_and_can_be_changed(connection: Co
     with psycopg.connect(make_conninfo(dsn, user=login, password=login)) as session:
         assert value(session, "show statement_timeout") == "30s"
         assert value(session, "show idle_in_transaction_session_timeout") == "5min"
+        assert value(session, "show work_mem") == "32MB"
+        assert value(session, "show enable_partitionwise_join") == "on"
     with psycopg.connect(make_conninfo(dsn, user=login, password=login, dbname="postgres")) as session:
         assert value(session, "show statement_timeout") == "0"
 
