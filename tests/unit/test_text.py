@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgflywheel.cli.text import clean, echo_rows, one_line, to_json
+from pgflywheel.cli.text import clean, echo_rows, echo_table, one_line, to_json
 from pgflywheel.records import Claimed
 
 any_text = st.text(st.characters(codec=None, exclude_categories=()))
@@ -96,3 +96,8 @@ def test_a_table_that_fits_is_a_table_and_cuts_no_id(
     header, *lines = printed_in_a_terminal(60, capsys, monkeypatch)
     assert header.split() == ["span", "id", "validator", "why", "n"]
     assert any(line.startswith(str(uuid.UUID(int=7))) for line in lines)
+
+
+def test_a_small_number_in_a_table_is_no_zero(capsys: pytest.CaptureFixture[str]) -> None:
+    echo_table(["cost"], [[0.00031], [0.0], [1.5]])
+    assert capsys.readouterr().out.split() == ["cost", "0.00031", "0", "1.5"]
