@@ -49,7 +49,7 @@ class Books:
         return cls(*rows(connection, query)[0])
 
 
-def wait_until(what: str, happened: Callable[[], object], seconds: float = 60) -> None:
+def wait_until(what: str, happened: Callable[[], object], seconds: float = 120) -> None:
     """Wait for something to happen; fail when it does not."""
     ends = time.monotonic() + seconds
     while not happened():

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import uuid
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from psycopg.types.json import Jsonb
 
+from tests.sql.days import noon
 from tests.sql.support import Connection, activate, insert, rows, value
-
-TODAY = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-NOON = TODAY - timedelta(hours=12)
 
 
 def classified(connection: Connection, predicted: str | None, expected: Any = None, **columns: Any) -> uuid.UUID:
     """Insert a span of the node intent; what was expected is in its attributes, where it is known."""
     attributes = {"expected": expected} if expected is not None else {}
-    usual = {"project": "shop", "node": "intent", "node_kind": "classifier", "started_at": NOON}
+    usual = {"project": "shop", "node": "intent", "node_kind": "classifier", "started_at": noon()}
     given = {**usual, **columns, "attributes": Jsonb({**attributes, **columns.get("attributes", {})})}
     return insert(connection, predicted, **given)
 
@@ -94,11 +92,11 @@ def test_releases_nodes_and_projects_are_counted_apart(connection: Connection) -
 def test_a_fix_says_more_than_an_attribute_and_an_attribute_more_than_a_label(connection: Connection) -> None:
     activate(connection, "right")
     fixed, given, passed, failed, unknown = (
-        classified(connection, "a", "b", started_at=NOON + timedelta(seconds=0)),
-        classified(connection, "a", "b", started_at=NOON + timedelta(seconds=1)),
-        classified(connection, "a", started_at=NOON + timedelta(seconds=2)),
-        classified(connection, "a", started_at=NOON + timedelta(seconds=3)),
-        classified(connection, "a", started_at=NOON + timedelta(seconds=4)),
+        classified(connection, "a", "b", started_at=noon() + timedelta(seconds=0)),
+        classified(connection, "a", "b", started_at=noon() + timedelta(seconds=1)),
+        classified(connection, "a", started_at=noon() + timedelta(seconds=2)),
+        classified(connection, "a", started_at=noon() + timedelta(seconds=3)),
+        classified(connection, "a", started_at=noon() + timedelta(seconds=4)),
     )
     for span, verdict in ((fixed, True), (given, True), (passed, True), (failed, False)):
         label(connection, span, verdict)
@@ -204,12 +202,12 @@ def test_spans_that_carry_their_class_are_found_by_their_index(connection: Conne
     connection.execute(
         """insert into flywheel.spans (input, output, node_kind, started_at)
            select 'q', 'a', 'classifier', %s + n * interval '1 second' from generate_series(1, 5000) as n""",
-        [NOON],
+        [noon()],
     )
     classified(connection, "a", "a")
     connection.execute("analyze flywheel.spans")
     query = """explain select span_id from flywheel.spans where node_kind = 'classifier' and attributes ? 'expected'
                 and started_at >= now() - interval '30 days'"""
     plan = "\n".join(line for (line,) in rows(connection, query))
-    assert f"spans_{NOON:%Y%m%d}_started_at_idx" in plan
-    assert f"Seq Scan on spans_{NOON:%Y%m%d}" not in plan
+    assert f"spans_{noon():%Y%m%d}_started_at_idx" in plan
+    assert f"Seq Scan on spans_{noon():%Y%m%d}" not in plan

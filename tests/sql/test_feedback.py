@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import uuid
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from psycopg.types.json import Jsonb
 
 from tests.plans.test_plans import days, reads
+from tests.sql.days import noon, today
 from tests.sql.support import Connection, insert, rows, value
 
-TODAY = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-NOON = TODAY - timedelta(hours=12)  # of yesterday, which is over
 ASKED = "How do I reset the door sensor?"
 AGAIN = "how can I reset the door sensor"
 OTHER = "Which batteries does the remote control take?"
@@ -25,7 +24,7 @@ def feedback(connection: Connection, kind: str, number: float | None = None, **c
         "kind": kind,
         "value": number,
         "project": "shop",
-        "created_at": NOON,
+        "created_at": noon(),
         **columns,
     }
     if not {"span_id", "trace_id"} & given.keys():
@@ -35,13 +34,13 @@ def feedback(connection: Connection, kind: str, number: float | None = None, **c
 
 
 def edit(connection: Connection, draft: str | None, kept: str | None, **columns: Any) -> None:
-    span = insert(connection, draft, started_at=NOON)
+    span = insert(connection, draft, started_at=noon())
     feedback(connection, "edit", span_id=span, **{"comment": kept, **columns})
 
 
 def ask(connection: Connection, seconds: float, text: str = ASKED, **columns: Any) -> uuid.UUID:
     """Insert a request of session s so many seconds after noon of yesterday."""
-    usual = {"input": text, "session_id": "s", "user_id": "u", "started_at": NOON + timedelta(seconds=seconds)}
+    usual = {"input": text, "session_id": "s", "user_id": "u", "started_at": noon() + timedelta(seconds=seconds)}
     return insert(connection, "an answer", **{**usual, **columns})
 
 
@@ -61,7 +60,7 @@ def test_thumbs_have_a_rate_with_an_interval_and_ratings_a_mean(connection: Conn
         """select time, thumbs, thumbs_up, thumb_rate, thumb_low, thumb_high, ratings, mean_rating,
                   restarts, corrections, others from flywheel.feedback_by_day""",
     )
-    assert (time, thumbs, up, ratings, restarts, corrections, others) == (TODAY - timedelta(days=1), 5, 3, 2, 1, 2, 1)
+    assert (time, thumbs, up, ratings, restarts, corrections, others) == (today() - timedelta(days=1), 5, 3, 2, 1, 2, 1)
     assert (rate, mean) == (pytest.approx(0.6), pytest.approx(3.5))
     assert 0 < low < rate < high < 1
 
@@ -92,8 +91,8 @@ def test_edits_are_measured_against_what_was_served(connection: Connection) -> N
 
 def test_an_edit_of_a_trace_is_one_of_its_root_span(connection: Connection) -> None:
     trace = uuid.uuid4()
-    root = insert(connection, "the answer", trace_id=trace, started_at=NOON)
-    insert(connection, "a step", trace_id=trace, parent_span_id=root, started_at=NOON)
+    root = insert(connection, "the answer", trace_id=trace, started_at=noon())
+    insert(connection, "a step", trace_id=trace, parent_span_id=root, started_at=noon())
     feedback(connection, "edit", trace_id=trace, comment="the answer")
     assert rows(connection, "select edits, measured, accepted from flywheel.feedback_by_day") == [(1, 1, 1)]
 
@@ -103,7 +102,7 @@ def test_a_day_of_feedback_is_found_by_its_index_and_only_its_edits_are_measured
         """insert into flywheel.feedback (feedback_id, span_id, kind, comment, created_at)
            select gen_random_uuid(), gen_random_uuid(), case when mod(n, 100) = 0 then 'edit' else 'thumb' end, 'text',
                   %s - n * interval '5 minutes' from generate_series(1, 20000) as n""",
-        [TODAY],
+        [today()],
     )
     connection.execute("analyze flywheel.feedback")
     plan = "\n".join(
@@ -112,13 +111,13 @@ def test_a_day_of_feedback_is_found_by_its_index_and_only_its_edits_are_measured
             connection,
             """explain (analyze, costs off, timing off, summary off, buffers off)
                select * from flywheel.feedback_by_day where time >= %s""",
-            [TODAY - timedelta(days=1)],
+            [today() - timedelta(days=1)],
         )
     )
     assert "feedback_day" in plan
     assert "Seq Scan on feedback" not in plan
     ((read,),) = rows(
-        connection, "select count(*) from flywheel.feedback where created_at >= %s", [TODAY - timedelta(days=1)]
+        connection, "select count(*) from flywheel.feedback where created_at >= %s", [today() - timedelta(days=1)]
     )
     assert f"rows={read}" in plan.replace(".00", "")
 
@@ -152,7 +151,7 @@ def test_asking_again_in_other_words_is_a_rephrase_and_in_the_same_a_retry(conne
         {"session_id": "another"},
         {"user_id": "another"},
         {"project": "another"},
-        {"started_at": NOON + timedelta(seconds=181)},
+        {"started_at": noon() + timedelta(seconds=181)},
         {"parent_span_id": uuid.UUID(int=1)},
         {"input": OTHER},
         {"input": None},
@@ -174,8 +173,8 @@ def test_an_answer_that_was_liked_was_not_rephrased(
     connection: Connection, kind: str, number: float | None, counts: int
 ) -> None:
     first = ask(connection, 0)
-    feedback(connection, kind, number, span_id=first, created_at=NOON + timedelta(seconds=5))
-    feedback(connection, "thumb", 1, span_id=first, created_at=NOON + timedelta(seconds=50))
+    feedback(connection, kind, number, span_id=first, created_at=noon() + timedelta(seconds=5))
+    feedback(connection, "thumb", 1, span_id=first, created_at=noon() + timedelta(seconds=50))
     ask(connection, 20, AGAIN)
     assert len(pairs(connection)) == counts
 
@@ -230,7 +229,7 @@ def test_a_pair_across_the_end_of_a_window_belongs_to_its_first_request(connecti
     ask(connection, 10, AGAIN)
     count = "select count(*) from flywheel.rephrases(%s, %s)"
     hour = timedelta(hours=1)
-    assert [value(connection, count, given) for given in ([NOON - hour, NOON], [NOON, NOON + hour])] == [1, 0]
+    assert [value(connection, count, given) for given in ([noon() - hour, noon()], [noon(), noon() + hour])] == [1, 0]
 
 
 def test_hostile_and_endless_texts_only_make_pairs(connection: Connection) -> None:
@@ -242,9 +241,11 @@ def test_hostile_and_endless_texts_only_make_pairs(connection: Connection) -> No
 
 
 def test_a_window_of_requests_leaves_other_days_unread(connection: Connection) -> None:
-    connection.execute("select flywheel.ensure_partitions(%s, %s)", [TODAY.date() - timedelta(days=9), TODAY.date()])
+    connection.execute(
+        "select flywheel.ensure_partitions(%s, %s)", [today().date() - timedelta(days=9), today().date()]
+    )
     for ago in range(5):
         ask(connection, -86400 * ago)
         ask(connection, -86400 * ago + 20, AGAIN)
-    found = reads(connection, "select count(*) from flywheel.rephrases(%s, %s)", [NOON, TODAY])
-    assert days(found, "spans") == {f"spans_{NOON:%Y%m%d}"}
+    found = reads(connection, "select count(*) from flywheel.rephrases(%s, %s)", [noon(), today()])
+    assert days(found, "spans") == {f"spans_{noon():%Y%m%d}"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import psycopg
@@ -12,10 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.sql.days import noon, today
 from tests.sql.support import Connection, define, inline, insert, refused, rows, value, version_id
 
-TODAY = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-NOON = TODAY - timedelta(hours=12)  # of yesterday, which is over
 QUANTILE = """
 select flywheel.latency_quantile(array_agg(flywheel._latency_bin(ms)), array_agg(1::bigint), %(share)s),
        percentile_disc(%(share)s) within group (order by ms) from unnest(%(ms)s::double precision[]) as ms"""
@@ -23,7 +22,7 @@ select flywheel.latency_quantile(array_agg(flywheel._latency_bin(ms)), array_agg
 
 def spans(connection: Connection, milliseconds: Sequence[float | None], **columns: Any) -> None:
     """Insert one span for each latency at noon of yesterday; None = it did not end."""
-    given_columns: dict[str, Any] = {"project": "shop", "started_at": NOON, **columns}
+    given_columns: dict[str, Any] = {"project": "shop", "started_at": noon(), **columns}
     names, places = ", ".join(given_columns), ", ".join(["%s"] * len(given_columns))
     started_at = given_columns["started_at"]
     ends = [None if ms is None else started_at + timedelta(milliseconds=ms) for ms in milliseconds]
@@ -130,8 +129,8 @@ def test_quantiles_of_a_grouping_are_those_of_all_its_spans_and_not_a_mean(
     connection: Connection,
 ) -> None:
     spans(connection, [10.0] * 99, node="quick")
-    spans(connection, [1000.0], node="slow", started_at=NOON + timedelta(minutes=61))
-    since, until = NOON - timedelta(days=1), NOON + timedelta(days=1)
+    spans(connection, [1000.0], node="slow", started_at=noon() + timedelta(minutes=61))
+    since, until = noon() - timedelta(days=1), noon() + timedelta(days=1)
     query = "select node, n, p50_ms, p99_ms from flywheel.latency(%s, %s, %s)"
     assert [row[:2] for row in rows(connection, query, [since, until, ["node"]])] == [
         ("quick", 99),
@@ -145,7 +144,7 @@ def test_quantiles_of_a_grouping_are_those_of_all_its_spans_and_not_a_mean(
         "select time, n from flywheel.latency(%s, %s, '{}', 'hour')",
         [since, until],
     )
-    assert stepped == [(NOON, 99), (NOON + timedelta(hours=1), 1)]
+    assert stepped == [(noon(), 99), (noon() + timedelta(hours=1), 1)]
 
 
 @pytest.mark.parametrize(("minutes", "expected"), [(0, 3), (1, 2), (60, 1), (61, 0)])
@@ -153,9 +152,9 @@ def test_an_interval_that_begins_at_any_minute_is_counted_exactly(
     connection: Connection, minutes: int, expected: int
 ) -> None:
     for shift in (0, 1, 60):
-        spans(connection, [5.0], started_at=NOON + timedelta(minutes=shift))
+        spans(connection, [5.0], started_at=noon() + timedelta(minutes=shift))
     query = "select coalesce(sum(n), 0) from flywheel.latency(%s, 'infinity')"
-    assert value(connection, query, [NOON + timedelta(minutes=minutes)]) == expected
+    assert value(connection, query, [noon() + timedelta(minutes=minutes)]) == expected
 
 
 def test_latency_by_something_it_is_not_counted_by_is_refused(
@@ -173,7 +172,7 @@ def test_steps_are_paid_for_by_requests_and_requests_that_pass_by_all(
     inline(connection, "unlucky", expression="false", filter={"node": ["root"]})
     for output in ("good", "good", "bad", "bad"):
         trace, root = uuid.uuid4(), uuid.uuid4()
-        shared = {"trace_id": trace, "project": "shop", "started_at": NOON}
+        shared = {"trace_id": trace, "project": "shop", "started_at": noon()}
         insert(connection, output, span_id=root, node="root", cost_usd=0.1, **shared)
         insert(
             connection,
@@ -205,7 +204,7 @@ def test_steps_are_paid_for_by_requests_and_requests_that_pass_by_all(
 def test_a_shadow_sets_no_price(connection: Connection) -> None:
     define(connection, "quiet", lane="inline")
     connection.execute("select flywheel.shadow_validator('quiet', 1)")
-    insert(connection, started_at=NOON)
+    insert(connection, started_at=noon())
     assert rows(connection, "select validator from flywheel.cost_by_day") == [(None,)]
     assert rows(connection, "select validator, status, n from flywheel.validation_coverage") == [("quiet", "shadow", 1)]
 
@@ -242,9 +241,9 @@ def test_an_analyst_reads_every_view_and_no_table_behind_them(
 
 def test_versions_are_not_mixed(connection: Connection) -> None:
     first = inline(connection, "good", expression="true")
-    insert(connection, started_at=NOON)
+    insert(connection, started_at=noon())
     inline(connection, "good", expression="false")
-    insert(connection, started_at=NOON)
+    insert(connection, started_at=noon())
     found = rows(
         connection,
         "select version, judged, passed from flywheel.cost_by_day where validator = 'good' order by 1",
@@ -263,12 +262,12 @@ def test_a_day_of_latency_is_read_from_the_index_of_the_rollups(connection: Conn
         """insert into flywheel._span_rollups
            select 'day', %s - day * interval '1 day', slice_id, bin, 1, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1
              from generate_series(1, 90) as day, flywheel._slices, generate_series(20, 39) as bin""",
-        [TODAY],
+        [today()],
     )
     connection.execute("analyze flywheel._span_rollups")
     for view in ("latency_by_day", "cost_by_day"):
         query = f"explain (costs off) select * from flywheel.{view} where time >= %s"
-        plan = "\n".join(line for (line,) in rows(connection, query, [TODAY - timedelta(days=2)]))
+        plan = "\n".join(line for (line,) in rows(connection, query, [today() - timedelta(days=2)]))
         assert "_span_rollups_pkey" in plan, plan
         assert not [name for name in ("Seq Scan on _span_rollups", " on spans", " on scores") if name in plan], plan
 

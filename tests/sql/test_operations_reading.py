@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import TypeVar
 
 import pytest
@@ -13,10 +13,9 @@ from pgflywheel import errors
 from pgflywheel.db import operations
 from pgflywheel.db.connect import Database, open_database
 from tests.sql import paying
+from tests.sql.days import noon, today
 from tests.sql.support import Connection, activate, inline, insert, version_id
 
-TODAY = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-NOON = TODAY - timedelta(hours=12)
 Found = TypeVar("Found")
 
 
@@ -37,19 +36,19 @@ def shop(connection: Connection) -> Connection:
             connection,
             "good",
             project=project,
-            started_at=NOON,
-            ended_at=NOON + timedelta(seconds=1),
+            started_at=noon(),
+            ended_at=noon() + timedelta(seconds=1),
             cost_usd=0.5,
         )
     return connection
 
 
 def test_latency_is_read_by_dimensions_of_one_project_or_all(shop: Connection, dsn: str) -> None:
-    window = (NOON - timedelta(hours=1), NOON + timedelta(hours=1))
+    window = (noon() - timedelta(hours=1), noon() + timedelta(hours=1))
     by_project = read(dsn, lambda database: operations.latency(database, *window, by=["project"]))
     assert [(row.project, row.n, row.node) for row in by_project] == [("shop", 2, None), ("bank", 1, None)]
     (bank,) = read(dsn, lambda database: operations.latency(database, *window, step="hour", project="bank"))
-    assert (bank.time, bank.n, bank.cost_usd) == (NOON, 1, 0.5)
+    assert (bank.time, bank.n, bank.cost_usd) == (noon(), 1, 0.5)
     assert bank.p95_ms == pytest.approx(1000, rel=0.045)
     (whole,) = read(dsn, lambda database: operations.latency(database, *window))
     assert (whole.project, whole.n, whole.error_rate) == (None, 3, 0)
@@ -58,7 +57,7 @@ def test_latency_is_read_by_dimensions_of_one_project_or_all(shop: Connection, d
 
 
 def test_costs_feedback_and_backlog_are_read(shop: Connection, dsn: str) -> None:
-    costs = read(dsn, lambda database: operations.cost(database, NOON - timedelta(days=1), "shop"))
+    costs = read(dsn, lambda database: operations.cost(database, noon() - timedelta(days=1), "shop"))
     assert [(row.validator, row.requests, row.cost_per_request, row.cost_per_pass) for row in costs] == [
         (None, 2, 0.5, None),
         ("good", 2, 0.5, 0.5),
@@ -68,9 +67,9 @@ def test_costs_feedback_and_backlog_are_read(shop: Connection, dsn: str) -> None
         """insert into flywheel.feedback (feedback_id, span_id, kind, value)
            values (gen_random_uuid(), gen_random_uuid(), 'thumb', 1)"""
     )
-    (said,) = read(dsn, lambda database: operations.feedback(database, TODAY))
+    (said,) = read(dsn, lambda database: operations.feedback(database, today()))
     assert (said.thumbs, said.thumb_rate, said.mean_rating) == (1, 1, None)
-    assert read(dsn, lambda database: operations.feedback(database, TODAY, "nowhere")) == []
+    assert read(dsn, lambda database: operations.feedback(database, today(), "nowhere")) == []
 
 
 def test_what_judging_cost_is_read(connection: Connection, dsn: str) -> None:
@@ -79,6 +78,6 @@ def test_what_judging_cost_is_read(connection: Connection, dsn: str) -> None:
     asked = [paying.call(version_id(connection, "polite"), span_id=insert(connection))]
     paying.begin(connection, asked)
     paying.end(connection, asked)
-    (paid,) = read(dsn, lambda database: operations.validation_cost(database, TODAY))
+    (paid,) = read(dsn, lambda database: operations.validation_cost(database, today()))
     assert (paid.validator, paid.calls, paid.judged, paid.priced_share) == ("polite", 1, 1, 1)
     assert paid.cost_per_judged == pytest.approx(paying.COST)

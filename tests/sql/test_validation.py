@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import uuid
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import pytest
 
 from tests.sql import paying
+from tests.sql.days import noon, today
 from tests.sql.support import Connection, activate, claim, inline, insert, refused, rows, value, work_off, worker
-
-TODAY = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-NOON = TODAY - timedelta(hours=12)  # of yesterday, which is over
 
 
 def test_coverage_tells_judged_from_unscored_and_says_why(
@@ -24,14 +22,14 @@ def test_coverage_tells_judged_from_unscored_and_says_why(
         filter={"node": ["count"]},
     )
     for output in ("1", "-1", "none"):
-        insert(connection, output, node="count", project="shop", started_at=NOON)
-    insert(connection, "text", node="say", project="shop", started_at=NOON)
+        insert(connection, output, node="count", project="shop", started_at=noon())
+    insert(connection, "text", node="say", project="shop", started_at=noon())
     work_off(connection)
     columns = "time, validator, version, status, project, n, judged, unscored, spans"
     ((*facts, n, judged, unscored, all_spans),) = rows(
         connection, f"select {columns} from flywheel.validation_coverage"
     )
-    assert facts == [TODAY - timedelta(days=1), "number", 1, "active", "shop"]
+    assert facts == [today() - timedelta(days=1), "number", 1, "active", "shop"]
     assert (n, judged + unscored, all_spans) == (3, 3, 4)
     shares = rows(
         connection,
@@ -141,9 +139,9 @@ def test_costs_of_earlier_releases_that_are_no_number_break_no_sum(connection: C
 def test_a_day_of_calls_leaves_other_days_unread(connection: Connection) -> None:
     query = """explain (analyze, costs off, timing off, summary off, buffers off)
                select * from flywheel.validation_cost_by_day where time = %s"""
-    plan = "\n".join(line for (line,) in rows(connection, query, [TODAY]))
+    plan = "\n".join(line for (line,) in rows(connection, query, [today()]))
     read = [line for line in plan.splitlines() if " on calls_" in line and "never executed" not in line]
     assert {line.split(" on ")[1].split()[0] for line in read} <= {
-        f"calls_{TODAY:%Y%m%d}",
+        f"calls_{today():%Y%m%d}",
         "calls_default",
     }, plan

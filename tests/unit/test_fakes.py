@@ -6,7 +6,7 @@ import asyncio
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +16,8 @@ from openai import AsyncOpenAI
 
 from tests.fakes.asking import BAD, GOOD, SCHEMA, ask, call, chat, content
 from tests.fakes.mind import Asked, Judgement, recorded
-from tests.fakes.openai import Fake, serving
+from tests.fakes.openai import Fake
 from tests.fakes.process import running
-
-
-@pytest.fixture(scope="module")
-def served() -> Iterator[Fake]:
-    with serving() as fake:
-        yield fake
-
-
-@pytest.fixture
-def fake(served: Fake) -> Fake:
-    served.reset()
-    return served
 
 
 def test_a_plain_completion_ends_in_its_verdict(fake: Fake) -> None:

@@ -3,27 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
-import pytest
 from openai import AsyncOpenAI
 from openai.types import Batch
 
 from tests.fakes.asking import call
-from tests.fakes.openai import Fake, serving
-
-
-@pytest.fixture(scope="module")
-def served() -> Iterator[Fake]:
-    with serving() as fake:
-        yield fake
-
-
-@pytest.fixture
-def fake(served: Fake) -> Fake:
-    served.reset()
-    return served
+from tests.fakes.openai import Fake
 
 
 def lines_of(texts: list[str]) -> bytes:

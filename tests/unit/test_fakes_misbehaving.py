@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +15,7 @@ from tests.fakes import misbehaviours
 from tests.fakes.asking import SCHEMA, call, chat, content
 from tests.fakes.mind import Asked
 from tests.fakes.misbehaviours import Chooser, even_mix
-from tests.fakes.openai import Fake, serving
-
-
-@pytest.fixture(scope="module")
-def served() -> Iterator[Fake]:
-    with serving() as fake:
-        yield fake
-
-
-@pytest.fixture
-def fake(served: Fake) -> Fake:
-    served.reset()
-    return served
-
+from tests.fakes.openai import Fake
 
 MESSAGES: Any = [{"role": "user", "content": "go on"}]
 

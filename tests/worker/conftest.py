@@ -1,4 +1,4 @@
-"""Show the worker's whole log beside a test that failed."""
+"""A fake endpoint for each test that asks for one, and the worker's whole log beside a test that failed."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from collections.abc import Iterator
 import pytest
 
 from pgflywheel.worker.logs import KeyValue
+from tests.worker.judging import fake
+
+__all__ = ["fake", "worker_log"]
 
 
 @pytest.fixture(autouse=True)

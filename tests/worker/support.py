@@ -71,7 +71,7 @@ def waiting(connection: Connection) -> int:
     return int(value(connection, f"select {tables}"))
 
 
-def until(condition: Callable[[], object], seconds: float = 30) -> None:
+def until(condition: Callable[[], object], seconds: float = 120) -> None:
     """Wait until something holds."""
     end = time.monotonic() + seconds
     while not condition():

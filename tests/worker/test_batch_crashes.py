@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -13,7 +12,7 @@ import pytest
 from pgflywheel.db import batches
 from pgflywheel.judge.client import Client
 from pgflywheel.worker import batch_polls
-from tests.fakes.openai import Fake, serving
+from tests.fakes.openai import Fake
 from tests.worker.batching import calls, have_no_patience, prepare, require_all_judged, require_balanced, run_until
 from tests.worker.support import Connection, process, set_setting, started, until, value, work
 
@@ -21,12 +20,6 @@ from tests.worker.support import Connection, process, set_setting, started, unti
 @pytest.fixture(autouse=True)
 def _no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     have_no_patience(monkeypatch)
-
-
-@pytest.fixture
-def fake() -> Iterator[Fake]:
-    with serving() as served:
-        yield served
 
 
 @pytest.mark.parametrize("ends", ["before the upload", "after the upload", "after the batch was made"])

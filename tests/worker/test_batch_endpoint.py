@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
 
 import pytest
 
@@ -31,12 +30,6 @@ from tests.worker.support import Connection, insert, scores, set_setting, value,
 @pytest.fixture(autouse=True)
 def _no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     have_no_patience(monkeypatch)
-
-
-@pytest.fixture
-def fake() -> Iterator[Fake]:
-    with serving() as served:
-        yield served
 
 
 def test_a_backfill_is_judged_by_a_file_at_half_the_price(dsn: str, connection: Connection, fake: Fake) -> None:

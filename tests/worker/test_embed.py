@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Iterator
 from uuid import UUID
 
 import pytest
@@ -16,15 +15,9 @@ from pgflywheel.db.embedders import IndexWork
 from pgflywheel.worker.embed import MOST_SUBJECTS
 from pgflywheel.worker.index_upkeep import IndexUpkeep, keep_indexes
 from pgflywheel.worker.site import Options, Site
-from tests.fakes.openai import Fake, serving
+from tests.fakes.openai import Fake
 from tests.sql.test_embeddings import example, state
 from tests.worker.support import Connection, activate, insert, set_setting, value, waiting, work
-
-
-@pytest.fixture
-def fake() -> Iterator[Fake]:
-    with serving() as running:
-        yield running
 
 
 @pytest.fixture

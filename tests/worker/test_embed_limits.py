@@ -13,10 +13,8 @@ from tests.fakes.openai import Fake
 from tests.sql.exampling import POLITE, group_of, label
 from tests.sql.support import insert as insert_span
 from tests.sql.test_embeddings import example, state
-from tests.worker.judging import fake, judge, outcomes, provide
+from tests.worker.judging import judge, outcomes, provide
 from tests.worker.support import Connection, activate, insert, scores, set_setting, value, waiting, work
-
-__all__ = ["fake"]
 
 
 @pytest.fixture

@@ -12,10 +12,9 @@ from psycopg.conninfo import make_conninfo
 
 from tests.fakes.asking import chat
 from tests.fakes.openai import Fake
-from tests.worker.judging import fake, judge, outcomes, provide
+from tests.worker.judging import judge, outcomes, provide
 from tests.worker.support import Connection, insert, process, scores, set_setting, started, until, value, waiting, work
 
-__all__ = ["fake"]
 OTHERS = """
     select count(*) from pg_stat_activity
      where datname = current_database() and backend_type = 'client backend' and pid <> pg_backend_pid()
@@ -49,7 +48,7 @@ def test_a_call_that_never_ends_is_dead_after_its_attempts(dsn: str, connection:
 
 def test_what_a_killed_worker_was_told_is_not_asked_again(dsn: str, connection: Connection, fake: Fake) -> None:
     fake.set(delay=0.1)
-    provide(connection, fake)
+    provide(connection, fake, time_limit_ms=5000)  # and some seconds more is how long a lost call is waited for
     judge(connection, votes=3)
     insert(connection, list(map(str, range(60))))
     with process(dsn, "--lanes", "judge", "--concurrency", "12", "--lease-seconds", "3") as running:

@@ -9,10 +9,8 @@ import pytest
 from pgflywheel.worker.loop import run_worker
 from pgflywheel.worker.site import Options
 from tests.fakes.openai import Asked, Fake, Judgement
-from tests.worker.judging import fake, judge, outcomes, provide
+from tests.worker.judging import judge, outcomes, provide
 from tests.worker.support import Connection, insert, scores, set_setting, value, waiting, work
-
-__all__ = ["fake"]
 
 
 @pytest.mark.parametrize("misbehaviour", ["rate_limited", "rate_limited_ms", "rate_limited_bare"])

@@ -5,10 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.fakes.openai import Asked, Fake, Judgement
-from tests.worker.judging import fake, judge, outcomes, provide
+from tests.worker.judging import judge, outcomes, provide
 from tests.worker.support import Connection, insert, scores, set_setting, value, waiting, work
-
-__all__ = ["fake"]
 
 
 def test_a_judge_scores_every_span_with_why_and_what_it_cost(dsn: str, connection: Connection, fake: Fake) -> None:

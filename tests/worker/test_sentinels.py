@@ -18,10 +18,8 @@ from pgflywheel.worker.site import Options, Site
 from pgflywheel.worker.tasks import ended
 from tests.fakes.openai import Fake
 from tests.sql.exampling import label, span
-from tests.worker.judging import fake, judge, outcomes, provide
+from tests.worker.judging import judge, outcomes, provide
 from tests.worker.support import Connection, value
-
-__all__ = ["fake"]
 
 
 @pytest.fixture(autouse=True)
