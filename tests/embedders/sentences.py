@@ -100,9 +100,7 @@ def check_install(model: Path, dsn: str) -> str:
         connection.execute("select flywheel._queue_embeddings()")  # as workers do each minute: all are done, it serves
         status = "select status || ' ' || embedded || ' ' || waiting from flywheel.embedder_status where name = 'local'"
         assert value(connection, status) == f"serving {len(ANSWERS)} 0", value(connection, status)
-        found = json.loads(
-            pgflywheel(dsn, "examples", "retrieve", "default", "app", "you glad 4", "-k", "1", "--json")
-        )
+        found = json.loads(pgflywheel(dsn, "examples", "retrieve", "default", "app", "you glad 4", "-k", "1", "--json"))
         assert [each["input"] for each in found] == ["you glad 4"], found
         judged = insert(connection, input="refund", output="thank you glad to help you")
         pgflywheel(dsn, "worker", "run", "--until-idle")
