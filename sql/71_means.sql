@@ -73,8 +73,8 @@ declare
   moved double precision := (sum + 1) / (greatest(0, n) + 2);
   half double precision;
 begin
-  perform flywheel._require(n >= 0 and sum between -1e-6 and n + 1e-6 and sum_of_squares between -1e-6 and sum + 1e-6
-      and sum ^ 2 <= (n + 1e-6) * (sum_of_squares + 1e-6),
+  perform flywheel._require(n >= 0 and sum >= -1e-6 and sum <= n * slack + 1e-6 and sum_of_squares >= -1e-6 and sum_of_squares <= sum * slack + 1e-6
+      and sum ^ 2 <= (n * sum_of_squares + 1e-6) * slack,
     format('%s values in [0, 1] cannot sum to %s with squares that sum to %s', n, sum, sum_of_squares), 'Give sums of the same values, all between 0 and 1.');
   mean := case when n > 0 then least(1, greatest(0, sum / n)) end;
   half := flywheel._t_quantile(0.5 + confidence / 2, greatest(1, n - 1)) * sqrt(greatest(0, (sum_of_squares + 1) / (n + 2) - moved ^ 2) / (n + 2));

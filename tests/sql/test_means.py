@@ -129,3 +129,5 @@ def test_what_rounding_leaves_of_sums_is_not_refused(calculator: Connection) -> 
     assert rows(calculator, "select * from flywheel.bounded_mean_interval(0, -1e-17, 1e-17)") == [(None, 0, 1)]
     found = rows(calculator, "select mean, high from flywheel.bounded_mean_interval(3, 3.0000000000000004, 3)")
     assert found == [(1, 1)]
+    of_millions = "select mean, high - low < 1e-3 from flywheel.bounded_mean_interval(10000000, 7000000.01, 4899999.99)"
+    assert rows(calculator, of_millions) == [(close(0.7), True)]
