@@ -70,6 +70,7 @@ language plpgsql immutable strict parallel safe security invoker
 set search_path = pg_catalog, pg_temp
 as $function$
 declare
+  slack constant double precision := 1 + 1e-6;    -- of sums of millions of values, some taken away again
   moved double precision := (sum + 1) / (greatest(0, n) + 2);
   half double precision;
 begin
