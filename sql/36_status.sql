@@ -84,7 +84,11 @@ language plpgsql volatile security invoker
 set search_path = pg_catalog, pg_temp
 as $function$
 begin
-  if jsonb_typeof(old.value) <> 'number' then
+  if jsonb_typeof(old.value) = 'boolean' then
+    if jsonb_typeof(new.value) <> 'boolean' then
+      raise exception using errcode = 'WF009', message = format('setting %s is %s, neither true nor false', new.name, new.value);
+    end if;
+  elsif jsonb_typeof(old.value) <> 'number' then
     if not pg_has_role((select relowner from pg_class where oid = 'flywheel.settings'::regclass), 'usage') then
       raise exception using errcode = 'WF009', message = format('setting %s cannot be changed', old.name),
         detail = 'It is a record that db upgrade keeps.';
@@ -95,7 +99,7 @@ begin
   return new;
 end
 $function$;
-comment on function flywheel._check_setting is 'Internal: refuse a setting that is no number or too small, and changes of the installer''s records.';
+comment on function flywheel._check_setting is 'Internal: refuse a setting that is not of its kind or too small, and changes of the installer''s records.';
 
 create or replace function flywheel._recompile() returns trigger
 language plpgsql volatile security definer

@@ -192,6 +192,7 @@ declare
   item flywheel._label_items;
   said flywheel.labels;
 begin
+  perform flywheel._require_person(record_label.annotator);
   select * into asked from flywheel._question(record_label.validator);
   perform flywheel._lock_subject(asked.validator_id, span.span_id);
   item := flywheel._claimed_item(record_label.item_id, asked.validator_id, span, record_label.annotator);
@@ -222,6 +223,7 @@ as $function$
 declare
   own flywheel.labels;
 begin
+  perform flywheel._require_person(_own_label.annotator);
   select * into own from flywheel.labels where labels.label_id = _own_label.label_id;
   if own.label_id is null then
     perform flywheel._refuse_label(format('there is no label %s', _own_label.label_id), 'List them: select * from flywheel.current_labels.');
@@ -229,8 +231,8 @@ begin
   perform flywheel._lock_subject(own.validator_id, own.span_id);
   if own.annotator_kind = 'judge' then
     perform flywheel._refuse_label(format('label %s is a judge''s', own.label_id), 'Use confirm_label() or overturn_label().');
-  elsif own.annotator <> _own_label.annotator then
-    perform flywheel._refuse_label(format('label %s is by %s, not by %s', own.label_id, own.annotator, _own_label.annotator),
+  elsif own.annotator is distinct from _own_label.annotator then
+    perform flywheel._refuse_label(format('label %s is by %s, not by %s', own.label_id, own.annotator, coalesce(_own_label.annotator, 'nobody')),
       'Record a label of your own; where two people differ a third one settles it.');
   elsif own.withdrawn or not exists (select from flywheel._current_labels as current where current.label_id = own.label_id) then
     perform flywheel._refuse_label(format('label %s was replaced or withdrawn already', own.label_id), 'Change the current one: select * from flywheel.current_labels.');

@@ -11,6 +11,7 @@ declare
   made uuid := flywheel.new_id();
   asked uuid;
 begin
+  perform flywheel._require_person(record_fix.annotator);
   if record_fix.validator is not null then
     select question.validator_id into asked from flywheel._question(record_fix.validator) as question;
   end if;

@@ -118,6 +118,7 @@ declare
   held integer;
   until timestamptz := now() + make_interval(secs => coalesce(claim_labels.lease_seconds, flywheel._setting('label_lease_seconds')));
 begin
+  perform flywheel._require_person(claim_labels.reviewer);
   perform flywheel._require_claim(claim_labels.reviewer, claim_labels.n, claim_labels.from_lane);
   select * into asked from flywheel._question(claim_labels.validator);
   update flywheel._label_claims as claims set leased_until = until
@@ -153,6 +154,7 @@ language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 begin
+  perform flywheel._require_person(defer_label.reviewer);
   update flywheel._label_claims as claims set state = 'deferred', leased_until = null, changed_at = now()
    where (claims.item_id, claims.reviewer, claims.state) = (defer_label.item_id, defer_label.reviewer, 'leased');
   return found;
@@ -169,6 +171,7 @@ as $function$
 declare
   last flywheel.labels;
 begin
+  perform flywheel._require_person(undo_label.reviewer);
   select labels.* into last
     from flywheel._current_labels as current join flywheel.labels using (label_id)
    where current.annotator = undo_label.reviewer and current.annotator_kind = 'human' and current.labelled_at > now() - interval '1 hour'

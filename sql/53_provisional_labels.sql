@@ -46,6 +46,7 @@ as $function$
 declare
   said flywheel.labels;
 begin
+  perform flywheel._require_person(_decide_label.annotator);
   select labels.* into said from flywheel.labels where labels.label_id = _decide_label.label_id;
   if said.label_id is null or said.annotator_kind <> 'judge' then
     perform flywheel._refuse_label(format('there is no provisional label %s', _decide_label.label_id), 'Make some: select flywheel.propose_labels(validator).');
@@ -145,6 +146,7 @@ as $function$
 declare
   given flywheel.labels := flywheel._imported_label(import_label.label);
 begin
+  perform flywheel._require_person(given.annotator);
   perform flywheel._lock_subject(given.validator_id, given.span_id);
   if exists (select from flywheel.labels where labels.label_id = given.label_id)
      or exists (select from flywheel._current_labels as current

@@ -74,6 +74,7 @@ language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 begin
+  perform flywheel._require_person(_sign.signer);
   if coalesce(btrim(signer), '') = '' then
     raise exception using errcode = 'WF009', message = 'a sign-off needs the name of who signs';
   end if;
@@ -208,6 +209,7 @@ declare
                   limit 1);
   hash text := flywheel._content_of(freeze_shots.example_ids);
 begin
+  perform flywheel._require_person(freeze_shots.signer);
   if coalesce(btrim(name), '') = '' or coalesce(btrim(signer), '') = '' or cardinality(example_ids) is distinct from (select count(distinct each) from unnest(example_ids) as each) then
     raise exception using errcode = 'WF009', message = format('shot set %s needs a name, a signer and different examples', freeze_shots.name);
   elsif wrong is not null then

@@ -372,6 +372,7 @@ language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 begin
+  perform flywheel._require_person(by);
   perform flywheel._require_alert(id);
   if verdict is null or verdict not in ('real', 'noise') then
     raise exception using errcode = 'WF009', message = format('verdict is %s, neither real nor noise', coalesce(verdict, 'null'));
@@ -390,6 +391,7 @@ language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 begin
+  perform flywheel._require_person(by);
   perform flywheel._require_alert(id);
   if until is null or until = 'infinity' or coalesce(btrim(by), '') = '' then
     raise exception using errcode = 'WF009', message = format('an alert cannot be snoozed until %s by %s', coalesce(until::text, 'null'), coalesce(by, 'null')),

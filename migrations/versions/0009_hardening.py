@@ -28,6 +28,10 @@ SETTINGS = {
         "30",
         "Seconds for which purge() tries to get the days it drops to itself, half a second at a time.",
     ),
+    "people_are_logins": (
+        "false",
+        "Whether who labels or signs must be the login of the session (true, false); admins may give any name.",
+    ),
 }
 
 # Columns of _score_changes, and since when a fold may forget a row.

@@ -129,7 +129,7 @@ class SpanNotFound(FlywheelError):
 
 
 class LabelRefused(FlywheelError):
-    """A label or a claim of one is not allowed."""
+    """A label, a claim of one, or an act in somebody else's name is not allowed."""
 
     sqlstate = "WF011"
 

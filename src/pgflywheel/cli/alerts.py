@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
-import os
 import re
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -13,6 +11,7 @@ import click
 
 from pgflywheel.cli.alert_rules import channels, rules
 from pgflywheel.cli.options import dsn_option, json_option, run_call, schema_option
+from pgflywheel.cli.people import person, person_option
 from pgflywheel.cli.text import clean, echo, echo_rows, echo_table, one_line
 from pgflywheel.cli.times import TIME
 from pgflywheel.errors import InvalidArgument
@@ -27,14 +26,7 @@ _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _AHEAD = re.compile(r"(\d{1,5})([smhd])")
 COLUMNS = ("id", "severity", "rule", "what", "value", "threshold", "n", "since", "state", "verdict")
 
-
-def _person(context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
-    return value or (None if context.resilient_parsing else os.environ.get("PGFLYWHEEL_REVIEWER") or getpass.getuser())
-
-
-by_option = click.option(
-    "--by", metavar="NAME", callback=_person, help="Who does so; else PGFLYWHEEL_REVIEWER, else your login."
-)
+by_option = person_option("--by", "Who does so")
 
 
 @click.group("alerts")
@@ -99,7 +91,9 @@ def show(alert_id: str, dsn: str, schema: str, as_json: bool) -> None:
 @dsn_option
 @schema_option
 @json_option
-def acknowledge(alert_id: str, verdict: str, note: str | None, by: str, dsn: str, schema: str, as_json: bool) -> None:
+def acknowledge(
+    alert_id: str, verdict: str, note: str | None, by: str | None, dsn: str, schema: str, as_json: bool
+) -> None:
     """Say that you looked at an alert, and whether it was real or noise.
 
     \b
@@ -111,11 +105,11 @@ def acknowledge(alert_id: str, verdict: str, note: str | None, by: str, dsn: str
         from pgflywheel.db import alerts as calls
 
         alert = await _one(database, alert_id)
-        await calls.acknowledge(database, alert.alert_id, by, verdict, note)
+        await calls.acknowledge(database, alert.alert_id, await person(database, by), verdict, note)
         return await _one(database, str(alert.alert_id))
 
     alert = run_call(say, dsn, schema)
-    echo(alert, as_json, f"{alert.rule} ({alert.what}) was {verdict}, says {by}.")
+    echo(alert, as_json, f"{alert.rule} ({alert.what}) was {verdict}, says {alert.acknowledged_by}.")
 
 
 @alerts.command("snooze")
@@ -127,7 +121,7 @@ def acknowledge(alert_id: str, verdict: str, note: str | None, by: str, dsn: str
 @schema_option
 @json_option
 def snooze(
-    alert_id: str, seconds: str | None, until: datetime | None, by: str, dsn: str, schema: str, as_json: bool
+    alert_id: str, seconds: str | None, until: datetime | None, by: str | None, dsn: str, schema: str, as_json: bool
 ) -> None:
     """Send no message of an alert for a while; if it is open then, it is told again.
 
@@ -143,7 +137,7 @@ def snooze(
 
         alert = await _one(database, alert_id)
         end = until or await calls.now(database) + _duration(seconds or "")
-        await calls.snooze(database, alert.alert_id, end, by)
+        await calls.snooze(database, alert.alert_id, end, await person(database, by))
         return await _one(database, str(alert.alert_id))
 
     alert = run_call(wait, dsn, schema)

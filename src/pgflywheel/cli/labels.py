@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import getpass
 import json
-import os
 import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -16,6 +14,7 @@ from uuid import UUID
 import click
 
 from pgflywheel.cli.options import dsn_option, json_option, run_call, run_list, schema_option
+from pgflywheel.cli.people import person, person_option
 from pgflywheel.cli.text import echo, echo_rows, one_line
 from pgflywheel.cli.times import TIME
 from pgflywheel.errors import FlywheelError, InvalidArgument
@@ -30,13 +29,7 @@ NONE_WRITTEN = "Mend the line and import again: no label was recorded."
 NEEDED = ("span_id", "validator", "passed", "annotator")
 
 
-def _reviewer(context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
-    return value or (None if context.resilient_parsing else os.environ.get("PGFLYWHEEL_REVIEWER") or getpass.getuser())
-
-
-reviewer_option = click.option(
-    "--reviewer", metavar="NAME", callback=_reviewer, help="Who says it; else PGFLYWHEEL_REVIEWER, else your login."
-)
+reviewer_option = person_option("--reviewer", "Who says it")
 
 
 def number_option(default: int, text: str) -> Callable[[Command], Command]:
@@ -60,7 +53,9 @@ def labels() -> None:
 @click.option("-n", "--number", type=click.IntRange(1), metavar="N", help="Stop after so many labels.")
 @dsn_option
 @schema_option
-def next_label(validator: str, reviewer: str, lane: str | None, number: int | None, dsn: str, schema: str) -> None:
+def next_label(
+    validator: str, reviewer: str | None, lane: str | None, number: int | None, dsn: str, schema: str
+) -> None:
     """Answer one question per screen: p pass, f fail, c critique, x fix, d defer, u undo, q quit.
 
     A fail needs a critique. What the judge said is told once the answer is saved.
@@ -74,8 +69,9 @@ def next_label(validator: str, reviewer: str, lane: str | None, number: int | No
     from pgflywheel.cli.labelling import Labelling, Lines, Terminal
 
     async def answer(database: Database) -> int:
+        who = await person(database, reviewer)
         with Terminal() if sys.stdin.isatty() and sys.stdout.isatty() else Lines() as screen:
-            return await Labelling(database, screen, validator, reviewer, lane, number or sys.maxsize).run()
+            return await Labelling(database, screen, validator, who, lane, number or sys.maxsize).run()
 
     saved = run_call(answer, dsn, schema)
     click.echo(f"{saved} saved")
@@ -227,10 +223,15 @@ def _decision(verb: str, agrees: bool, help_text: str, done: str) -> Callable[..
     @dsn_option
     @schema_option
     @json_option
-    def command(label_id: UUID, critique: str | None, reviewer: str, dsn: str, schema: str, as_json: bool) -> None:
-        from pgflywheel.db import labels as calls
+    def command(
+        label_id: UUID, critique: str | None, reviewer: str | None, dsn: str, schema: str, as_json: bool
+    ) -> None:
+        async def decide(database: Database) -> UUID:
+            from pgflywheel.db import labels as calls
 
-        made = run_call(calls.decide, dsn, schema, label_id, reviewer, agrees, critique)
+            return await calls.decide(database, label_id, await person(database, reviewer), agrees, critique)
+
+        made = run_call(decide, dsn, schema)
         echo({"label_id": made}, as_json, f"The label is {done}.")
 
     return command
