@@ -11,12 +11,13 @@ comment on function flywheel._trigrams is 'Internal: the trigrams of a text''s w
 create or replace function flywheel.trigram_similarity(a text, b text) returns double precision
 language sql immutable strict parallel safe security invoker
 begin atomic
-  select coalesce(count(*) filter (where sides = 2)::double precision / nullif(count(*), 0), 0)
-    from (select count(*) from (select unnest(flywheel._trigrams(a)) union all select unnest(flywheel._trigrams(b))) as one (trigram)
-           group by trigram) as found (sides);
+  select case when a = b then 1 else (
+           select coalesce(count(*) filter (where sides = 2)::double precision / nullif(count(*), 0), 0)
+             from (select count(*) from (select unnest(flywheel._trigrams(a)) union all select unnest(flywheel._trigrams(b))) as one (trigram)
+                    group by trigram) as found (sides)) end;
 end;
 comment on function flywheel.trigram_similarity is
-  'Share of trigrams two texts have in common, 0 to 1, the same number as similarity() of pg_trgm; 0 where neither has a word.';
+  'Share of trigrams two texts have in common, 0 to 1, the same number as similarity() of pg_trgm; of texts without a word 1 where they are equal and 0 where not.';
 
 -- _nearly_equal: one text written twice, and not two texts about the same. Of very long ones the beginning decides. Texts of
 -- other lengths are told apart by these alone.

@@ -125,12 +125,24 @@ end
 $function$;
 comment on function flywheel._require is 'Internal: refuse numbers that cannot be; what is unknown (null) is not refused.';
 
+-- _refused_rate: for expressions, which cannot perform anything.
+create or replace function flywheel._refused_rate(passes bigint, total bigint) returns double precision
+language plpgsql immutable parallel safe security invoker
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  perform flywheel._require(false, format('%s of %s cannot have passed', passes, total), 'Passes are 0 to total.');
+end
+$function$;
+comment on function flywheel._refused_rate is 'Internal: the error for counts that are of no rate.';
+
 create or replace function flywheel.wilson_interval(
   passes bigint, total bigint, confidence double precision default 0.95,
   out low double precision, out high double precision)
 language sql immutable strict parallel safe security invoker
 begin atomic
-  select case when total = 0 or passes = 0 then 0 else (passes + zz / 2 - half) / (total + zz) end,
+  select case when passes not between 0 and total then flywheel._refused_rate(passes, total)
+              when total = 0 or passes = 0 then 0 else (passes + zz / 2 - half) / (total + zz) end,
          case when total = 0 or passes = total then 1 else (passes + zz / 2 + half) / (total + zz) end
     from (select flywheel._normal_quantile(0.5 + confidence / 2) ^ 2) as quantile (zz),
          lateral (select sqrt(zz * (passes * (total - passes)::double precision / nullif(total, 0) + zz / 4))) as width (half);
@@ -265,7 +277,7 @@ comment on function flywheel.begg_greenes is
 -- Pure, so for everyone who reads numbers; what views call is run as whoever reads them.
 select flywheel._grant(role, 'execute on function flywheel.' || name)
   from unnest(array['flywheel_analyst', 'flywheel_reviewer', 'flywheel_worker', 'flywheel_admin']) as role, unnest(array[
-  '_lgamma', '_log_beta', '_incomplete_beta', '_binomial_cdf', '_normal_quantile', '_t_quantile', '_require', 'wilson_interval',
+  '_lgamma', '_log_beta', '_incomplete_beta', '_binomial_cdf', '_normal_quantile', '_t_quantile', '_require', '_refused_rate', 'wilson_interval',
   'clopper_pearson_upper', '_log_likelihood', 'confidence_sequence', 'mcnemar_exact', 'paired_log_e',
   'corrected_rate', 'begg_greenes'
 ]) as name;

@@ -92,7 +92,7 @@ begin atomic
 end;
 comment on function flywheel._grain is 'Internal: the grain of the counts that cover [since, until) exactly, fine enough for steps of that size.';
 
--- latency: whole minutes of [since, until); quantiles of any grouping, which no view's rows add up to.
+-- latency: from the minute of since, as quality() does; quantiles of any grouping, which no view's rows add up to.
 create or replace function flywheel.latency(since timestamptz, until timestamptz, by text[] default '{}', step text default null)
 returns table ("time" timestamptz, project text, environment text, release text, node text, node_kind text, root boolean,
   attribute_1 text, attribute_2 text, attribute_3 text, n bigint, errors bigint, running bigint,
@@ -105,6 +105,7 @@ as $function$
 #variable_conflict use_column
 declare
   known text[] := array['project', 'environment', 'release', 'node', 'node_kind', 'root', 'attribute_1', 'attribute_2', 'attribute_3'];
+  first timestamptz := flywheel._minute(latency.since);
 begin
   if not latency.by <@ known or latency.step not in ('minute', 'hour', 'day') then
     raise exception using errcode = 'WF009', message = format('latency is not counted by %s in steps of %s', latency.by, coalesce(latency.step, 'nothing')),
@@ -133,8 +134,8 @@ begin
                sum(counted.latency_ms) as latency_ms, sum(counted.input_tokens)::bigint as input_tokens,
                sum(counted.output_tokens)::bigint as output_tokens, sum(counted.cost_usd) as cost_usd, sum(counted.priced)::bigint as priced
           from flywheel._span_counts as counted
-         where counted.grain = flywheel._grain(latency.since, latency.until, latency.step)
-           and counted.bucket >= latency.since and counted.bucket < latency.until
+         where counted.grain = flywheel._grain(first, latency.until, latency.step)
+           and counted.bucket >= first and counted.bucket < latency.until
          group by 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 having sum(counted.n) > 0) as summed
      cross join lateral flywheel.wilson_interval(summed.errors, summed.n - summed.running) as likely
      cross join lateral flywheel.latency_quantiles(summed.bins, summed.counts, array[0.5, 0.95, 0.99]) as quantile(ms)
@@ -142,7 +143,7 @@ begin
 end
 $function$;
 comment on function flywheel.latency is
-  'Latency, errors, tokens and cost of the spans that started in the minutes of [since, until), by any of project, environment, release, node, node_kind, root, attribute_1..3 and, if asked, in steps of minute, hour or day (UTC). A dimension not asked for is null.';
+  'Latency, errors, tokens and cost of the spans of a time (to the minute), by any of project, environment, release, node, node_kind, root, attribute_1..3 and, if asked, in steps of minute, hour or day (UTC). A dimension not asked for is null.';
 
 -- cost_by_day: one union, so that a condition on time reaches both sides; the row without a validator is always there.
 create or replace view flywheel.cost_by_day as

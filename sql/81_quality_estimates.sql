@@ -106,19 +106,21 @@ end
 $function$;
 comment on function flywheel._estimate is 'Internal: the corrected pass rate of a version in a slice, how it was reached, and what it lacks.';
 
--- _estimates_sql: from sources of counts of scores and of labelled cells, by expressions for time and project over their rows.
-create or replace function flywheel._estimates_sql(scores text, cells text, "time" text, project text, with_halving boolean, with_code boolean) returns text
+-- _estimates_sql: from sources of counts of scores, of labelled cells and of their weights, by expressions for time and project over their rows.
+create or replace function flywheel._estimates_sql(scores text, cells text, weights text, "time" text, project text, with_halving boolean, with_code boolean) returns text
 language sql immutable parallel safe security invoker
 begin atomic
   select format($code$
     with judged as (
-      select %3$s as time, %4$s as project, version_id, sum(n)::bigint as n, sum(passed)::bigint as passed, sum(passed + failed)::bigint as judged,
+      select %4$s as time, %5$s as project, version_id, sum(n)::bigint as n, sum(passed)::bigint as passed, sum(passed + failed)::bigint as judged,
              sum(valued)::bigint as valued, sum(value_sum) as value_sum, sum(value_squares) as value_squares
         from (%1$s) as part group by 1, 2, 3
     ), labelled as (
-      select %3$s as time, %4$s as project, version_id, sum(tp)::bigint as tp, sum(fp)::bigint as fp, sum(fn)::bigint as fn, sum(tn)::bigint as tn,
+      select %4$s as time, %5$s as project, version_id, sum(tp)::bigint as tp, sum(fp)::bigint as fp, sum(fn)::bigint as fn, sum(tn)::bigint as tn,
              sum(valued)::bigint as valued, sum(y_sum) as y_sum, sum(f_sum) as f_sum, sum(yf_sum) as yf_sum, sum(ff_sum) as ff_sum
         from (%2$s) as part where lane = 'estimation' group by 1, 2, 3
+    ), weighed as (
+      select %4$s as time, %5$s as project, version_id, avg(weight) as mean, avg(weight ^ 2) as square from (%3$s) as part group by 1, 2, 3
     ), ever as (
       select version_id, sum(tp)::bigint as tp, sum(fp)::bigint as fp, sum(fn)::bigint as fn, sum(tn)::bigint as tn
         from flywheel._cell_counts where grain = 'day' and lane = 'estimation' group by version_id
@@ -128,12 +130,14 @@ begin atomic
     select judged.time, versions.validator, versions.version, judged.project, judged.n, judged.judged,
            judged.passed::double precision / nullif(judged.judged, 0) as raw_rate,
            estimate.labels, estimate.method, estimate.rate as corrected_rate, estimate.low as corrected_low, estimate.high as corrected_high,
-           estimate.live_low, estimate.live_high, estimate.labels_to_halve, estimate.note,
+           estimate.live_low, estimate.live_high, estimate.labels_to_halve,
+           nullif(concat_ws('; ', flywheel._coverage_note(estimate.labels, judged.judged, weighed.mean, weighed.square), estimate.note), '') as note,
            versions.status, versions.annotator_kind, versions.provisional
       from judged
       join flywheel._known_versions as versions using (version_id)
       left join by_verdict on by_verdict.validator_id = versions.question_id
       left join labelled on (labelled.version_id, labelled.project, labelled.time) = (judged.version_id, judged.project, judged.time)
+      left join weighed on (weighed.version_id, weighed.project, weighed.time) = (judged.version_id, judged.project, judged.time)
       left join ever on ever.version_id = judged.version_id
       left join lateral (
         select thinned.*
@@ -147,21 +151,23 @@ begin atomic
              coalesce(labelled.tp, 0), coalesce(labelled.fp, 0), coalesce(labelled.fn, 0), coalesce(labelled.tn, 0),
              judged.valued, judged.value_sum, judged.value_squares,
              coalesce(labelled.valued, 0), labelled.y_sum, labelled.f_sum, labelled.yf_sum, labelled.ff_sum,
-             coalesce(even.tp, ever.tp, 0), coalesce(even.fp, ever.fp, 0), coalesce(even.fn, ever.fn, 0), coalesce(even.tn, ever.tn, 0), %5$L) as estimate
-     where %6$L or versions.annotator_kind <> 'code' or labelled.tp is not null$code$,
-    scores, cells, "time", project, with_halving, with_code);
+             coalesce(even.tp, ever.tp, 0), coalesce(even.fp, ever.fp, 0), coalesce(even.fn, ever.fn, 0), coalesce(even.tn, ever.tn, 0), %6$L) as estimate
+     where %7$L or versions.annotator_kind <> 'code' or labelled.tp is not null$code$,
+    scores, cells, weights, "time", project, with_halving, with_code);
 end;
 comment on function flywheel._estimates_sql is 'Internal: the query behind corrected_pass_rates and its like.';
 
 do $block$
 declare
   counted constant text := 'select * from flywheel.%I where grain = ''day'' and bucket >= %s';
+  weighed constant text := 'select * from flywheel._cell_weights(%s, ''infinity'')';
 begin
   execute 'create or replace view flywheel.corrected_pass_rates as
     select validator, version, project, n, judged, raw_rate, labels, method, corrected_rate, corrected_low, corrected_high, live_low, live_high,
            labels_to_halve, note, status, annotator_kind, provisional
       from (' || flywheel._estimates_sql(format(counted, '_score_counts', '(select flywheel._quality_since())'),
                                          format(counted, '_cell_counts', '(select flywheel._quality_since())'),
+                                         format(weighed, '(select flywheel._quality_since())'),
                                          '''-infinity''::timestamptz', 'project', true, false) || ') as estimates
      where status in (''active'', ''paused'', ''retired'')';
   execute 'create or replace view flywheel.corrected_by_week as
@@ -169,6 +175,7 @@ begin
            note, status, annotator_kind, provisional
       from (' || flywheel._estimates_sql(format(counted, '_score_counts', 'date_trunc(''week'', now(), ''UTC'') - interval ''8568 hours'''),
                                          format(counted, '_cell_counts', 'date_trunc(''week'', now(), ''UTC'') - interval ''8568 hours'''),
+                                         format(weighed, 'date_trunc(''week'', now(), ''UTC'') - interval ''8568 hours'''),
                                          'date_trunc(''week'', bucket, ''UTC'')', 'project', false, false) || ') as estimates
      where status in (''active'', ''paused'', ''retired'')';
 end
@@ -184,12 +191,15 @@ create or replace function flywheel._slice_sql(source text, since timestamptz, u
 language sql stable security definer
 set search_path = pg_catalog, pg_temp
 as $function$
-  select 'select * from (' || flywheel._counted_sql($1, $2, $3) || ') as counted where version_id = any ('
+  select 'select * from ('
+         || case $1 when '_cell_weights' then (select format('select * from flywheel._cell_weights(%L, %L)', min(part.since), max(part.until)) from flywheel._ranges($2, $3) as part)
+                    else flywheel._counted_sql($1, $2, $3) end
+         || ') as counted where version_id = any ('
          || quote_literal(array(select known.version_id from flywheel._known_versions as known where known.validator = $4)) || '::uuid[])'
          || coalesce(' and project = ' || quote_literal($5), '') || coalesce(' and release = any (' || quote_literal($6) || '::text[])', '')
          || coalesce(' and environment = ' || quote_literal($7), '')
 $function$;
-comment on function flywheel._slice_sql is 'Internal: the counts of one validator in a time and, where they are not null, in a project, releases and an environment.';
+comment on function flywheel._slice_sql is 'Internal: the counts or weights of one validator in a time and, where they are not null, in a project, releases and an environment.';
 
 create or replace function flywheel.corrected_pass_rate(validator text, since timestamptz, until timestamptz default now(),
   project text default null, release text default null, environment text default null)
@@ -204,6 +214,7 @@ begin
       from (%s) as estimates order by version$code$, project,
     flywheel._estimates_sql(flywheel._slice_sql('_score_counts', since, until, validator, project, case when release is not null then array[release] end, environment),
                             flywheel._slice_sql('_cell_counts', since, until, validator, project, case when release is not null then array[release] end, environment),
+                            flywheel._slice_sql('_cell_weights', since, until, validator, project, case when release is not null then array[release] end, environment),
                             $$'-infinity'::timestamptz$$, $$''::text$$, true, true));
 end
 $function$;
@@ -347,7 +358,7 @@ begin
         ('corrected_low', 'Lower end of its 95 % interval: for a time fixed beforehand.'), ('corrected_high', 'Upper end of that interval.'),
         ('live_low', 'Lower end of an interval that stays right when people keep looking; of the raw rate where code has no labels.'), ('live_high', 'Upper end of that interval.'),
         ('labels_to_halve', 'How many more labels, drawn at random, would halve the interval; null = labelling all would not, or labels are from elsewhere.'),
-        ('note', 'What the estimate lacks or assumes; null = nothing.'),
+        ('note', 'What the estimate lacks or assumes, first where its labels were drawn from less than 80 % of what was judged; null = nothing.'),
         ('baseline_release', 'The earlier release.'), ('candidate_release', 'The release held against it.'),
         ('baseline_n', 'Verdicts on the baseline.'), ('candidate_n', 'Verdicts on the candidate.'),
         ('baseline_rate', 'Share of them that pass.'), ('candidate_rate', 'Share of them that pass.'),

@@ -28,7 +28,7 @@ begin atomic
   select coalesce((length(a) + length(b) - either.n)::double precision / nullif(either.n, 0), 0)
     from (select length(a || b) offset 0) as either (n);
 end;
-comment on function flywheel._shared_trigrams is 'Internal: share of trigrams two sets have in common, as trigram_similarity has it.';
+comment on function flywheel._shared_trigrams is 'Internal: share of trigrams two sets have in common, as trigram_similarity has it of texts that differ.';
 
 -- _paced_turns: requests of sessions, each with what the same user asked next. All windows are over one order, so sessions are
 -- sorted once. Trigrams are taken once for each text (the order keeps the planner from taking them again in lead()), and where
@@ -98,7 +98,7 @@ as $function$
            where embedders.status = 'serving' and embedders.kind <> 'hashing'
              and (mine.revision, theirs.revision) = (turn.revision, turn.next_revision)) as near (cosine) on true
         left join lateral (
-          select coalesce((select found.share from flywheel._shared_trigrams(turn.trigrams, turn.next_trigrams) as found where turn.trigrams is not null),
+          select coalesce(case when turn.words = turn.next_words then 1 end, (select found.share from flywheel._shared_trigrams(turn.trigrams, turn.next_trigrams) as found where turn.trigrams is not null),
                           flywheel.trigram_similarity(turn.words, turn.next_words))
            where near.cosine is null offset 0) as shared (alike) on true
        cross join lateral (select flywheel._rephrase_kind(turn.words, turn.next_words, near.cosine, shared.alike) offset 0) as asked (kind)

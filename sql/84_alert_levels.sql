@@ -1,6 +1,7 @@
 -- Alerts on levels: cost, backlog, budgets, standings of judges, drift; and a candidate release against its baseline.
 
--- _cost_readings: what the window cost, as a multiple of the median hour before it. Hours without spans cost nothing and count.
+-- _cost_readings: what the window cost, as a multiple of the median hour before it. Hours without spans cost nothing and count;
+-- hours of which no cost is known are no hours it could cost as much as.
 create or replace function flywheel._cost_readings(definition jsonb, at timestamptz)
 returns table (slice jsonb, n bigint, value double precision, threshold double precision, effect double precision, firing boolean, evidence jsonb)
 language sql stable security definer
@@ -10,19 +11,20 @@ as $function$
     select at - flywheel._alert_interval(definition, 'window') as since, flywheel._alert_interval(definition, 'baseline') as before,
            flywheel._alert_seconds(definition ->> 'window') / 3600 as hours
   ), now_ as materialized (
-    select counted.slice, sum(counted.cost_usd) as usd, sum(counted.priced)::bigint as priced
+    select counted.slice, case when sum(counted.priced) > 0 then sum(counted.cost_usd) end as usd, sum(counted.priced)::bigint as priced
       from span cross join flywheel._alert_span_counts('cost_usd', definition -> 'slice', flywheel._alert_keys(definition), flywheel._alert_grain(definition), span.since, at + interval '1 minute') as counted
      group by counted.slice
   ), earlier as materialized (
-    select counted.slice, counted.bucket, counted.cost_usd
+    select counted.slice, counted.bucket, case when counted.priced > 0 then counted.cost_usd end as cost_usd
       from span cross join flywheel._alert_span_counts('cost_usd', definition -> 'slice', flywheel._alert_keys(definition), 'hour',
              date_trunc('hour', span.since - span.before), date_trunc('hour', span.since)) as counted
   ), known as (
     select earlier.slice, min(earlier.bucket) as first_at from earlier group by 1
   ), usual as (
-    select known.slice, count(*) as hours, percentile_cont(0.5) within group (order by coalesce(earlier.cost_usd, 0)) as usd
+    select known.slice, count(*) as hours, percentile_cont(0.5) within group (order by case when earlier.bucket is null then 0 else earlier.cost_usd end) as usd
       from span cross join known cross join lateral generate_series(known.first_at, date_trunc('hour', span.since) - interval '1 hour', interval '1 hour') as hour(bucket)
       left join earlier on earlier.slice = known.slice and earlier.bucket = hour.bucket
+     where earlier.bucket is null or earlier.cost_usd is not null
      group by 1
   )
   select now_.slice, now_.priced, now_.usd / nullif(usual.usd * span.hours, 0), (definition ->> 'threshold')::double precision, now_.usd - usual.usd * span.hours,

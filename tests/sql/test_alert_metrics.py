@@ -14,6 +14,10 @@ from tests.sql.support import Connection, activate, insert, rows, value
 
 __all__ = ["polite"]
 
+READING = """select reading.* from flywheel.alert_rules as rules,
+                    lateral flywheel._alert_readings(rules.rule, rules.definition, %s) as reading
+              where rules.rule = 'spend'"""
+
 
 def test_slow_requests_are_told_by_the_share_that_is_slower(connection: Connection) -> None:
     rule(connection, "slow", metric="latency_p95", threshold=1000)
@@ -73,6 +77,31 @@ def test_a_cost_far_above_the_usual_hour_is_an_alert(connection: Connection) -> 
     )
     assert evaluate(connection) == 1
     assert value(connection, "select value from flywheel.open_alerts") == pytest.approx(4.5)
+
+
+@pytest.mark.parametrize(("every", "known", "fires"), [(2, 29, True), (3, 20, None)])
+def test_hours_of_unknown_cost_are_not_usual_hours(
+    connection: Connection, every: int, known: int, fires: bool | None
+) -> None:
+    rule(connection, "spend", metric="cost_usd", minimum_n=1)
+    pay = """insert into flywheel.spans (started_at, input, output, cost_usd)
+             select %s - make_interval(hours => n), '', '', case when (n - 2) %% %s = 0 then 2 end
+               from generate_series(2, 59) as n"""
+    connection.execute(pay, [NOW, every])
+    connection.execute(
+        "insert into flywheel.spans (started_at, input, output, cost_usd) values (%s, '', '', 9)",
+        [NOW - timedelta(minutes=5)],
+    )
+    query = f"select value, firing, evidence ->> 'baseline_hours' from ({READING}) as reading"
+    assert rows(connection, query, [NOW]) == [(pytest.approx(4.5), fires, str(known))]
+
+
+def test_a_window_of_unknown_cost_is_neither_free_nor_dear(connection: Connection) -> None:
+    rule(connection, "spend", metric="cost_usd", minimum_n=0)
+    connection.execute(
+        "insert into flywheel.spans (started_at, input, output) values (%s, '', '')", [NOW - timedelta(minutes=5)]
+    )
+    assert rows(connection, f"select value, firing from ({READING}) as reading", [NOW]) == [(None, None)]
 
 
 def test_backlog_dead_work_and_budgets_are_watched(connection: Connection) -> None:

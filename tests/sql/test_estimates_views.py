@@ -55,6 +55,66 @@ def test_an_interval_from_few_labels_of_a_kind_says_that_it_may_be_short(
     assert note == (said and f"{said}: with fewer than 5 the interval may be a little short")
 
 
+LABEL_DRAWN = """
+insert into flywheel.labels (label_id, validator_id, span_id, started_at, revision, trace_id, project, annotator,
+                             passed, lane, incl_prob, stratum, group_key, split)
+select flywheel.new_id(), items.validator_id, spans.span_id, spans.started_at, 1, spans.trace_id, spans.project,
+       'ann', row_number() over (order by items.priority desc) %% 3 > 0, 'estimation', items.incl_prob, items.stratum,
+       spans.span_id::text, 'dev'
+  from flywheel._label_items as items join flywheel.spans using (span_id, started_at)
+ where items.draw_id = %s
+ order by items.priority desc limit %s
+"""
+
+
+def test_labels_drawn_from_a_part_of_what_was_judged_say_from_which(connection: Connection) -> None:
+    version = judge(connection)
+    Spot().score(connection, version, 400, True)
+    Spot().score(connection, version, 200, False)
+    Spot().label(connection, version, 35, 5, 10, 10)
+    assert estimate(connection)[-1] is None
+    Spot(NOW - timedelta(hours=1)).score(connection, version, 12_000, True)
+    said = "labels were drawn from about 600 of 12600 judged spans: the rate holds for those only"
+    assert estimate(connection)[-1] == said
+    of_time = "select note from flywheel.corrected_pass_rate('polite', %s, %s)"
+    assert value(connection, of_time, [NOW - timedelta(days=2), NOW]) == said
+    assert value(connection, of_time, [NOW - timedelta(days=2), NOW - timedelta(hours=2)]) is None
+    connection.execute("select flywheel._fold()")
+    assert estimate(connection)[-1] == said
+
+
+def test_what_labels_cover_is_said_before_what_else_they_lack(connection: Connection) -> None:
+    version = judge(connection)
+    Spot().score(connection, version, 2000, True)
+    Spot().label(connection, version, 20, 2, 0, 0)
+    first, second = estimate(connection)[-1].split("; ")
+    assert first.startswith("labels were drawn from about 220 of 2000 judged spans")
+    assert second.startswith("2 of 22 labels fail")
+
+
+@pytest.mark.parametrize("method", ["random", "stratified"])
+def test_a_draw_that_is_half_labelled_covers_all_it_was_drawn_from(connection: Connection, method: str) -> None:
+    version = judge(connection)
+    Spot().score(connection, version, 800, True)
+    Spot().score(connection, version, 200, False)
+    draw = "select flywheel.draw_labels('polite', 200, %s, %s, %s)"
+    drawn = value(connection, draw, [NOW - timedelta(days=2), NOW, method])
+    connection.execute(LABEL_DRAWN.encode(), [drawn, 60])
+    assert estimate(connection)[-1] is None
+    Spot(NOW - timedelta(hours=1)).score(connection, version, 5000, True)
+    assert "of 6000 judged spans: the rate holds for those only" in estimate(connection)[-1]
+
+
+def test_a_draw_without_labels_covers_nothing_yet(connection: Connection) -> None:
+    version = judge(connection)
+    Spot().score(connection, version, 600, True)
+    Spot().label(connection, version, 50, 10, 0, 0)
+    Spot(NOW - timedelta(hours=2)).score(connection, version, 6000, True)
+    draw = "select flywheel.draw_labels('polite', 200, %s, %s)"
+    connection.execute(draw.encode(), [NOW - timedelta(hours=3), NOW])
+    assert "about 600 of 6600 judged spans" in estimate(connection)[-1]
+
+
 def test_labels_picked_for_triage_estimate_nothing(connection: Connection) -> None:
     version = judge(connection)
     Spot().score(connection, version, 50, True)

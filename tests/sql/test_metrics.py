@@ -232,6 +232,27 @@ def test_an_upgrade_leaves_alone_what_is_kept_of_an_unchanged_metric(dsn: str) -
         assert value(session, "select 'flywheel._metric_kept'::regclass::oid") == before
 
 
+@pytest.mark.parametrize("storage", ["live", "rollup", "materialized"])
+def test_an_upgrade_makes_metrics_of_an_older_release_as_this_one_makes_them(dsn: str, storage: str) -> None:
+    with psycopg.connect(dsn, autocommit=True) as session:
+        judge(session)
+        declare(session, "mean", measure="mean_value", validator="polite", storage=storage)
+        where = "flywheel._metric_mean" if storage == "materialized" else "flywheel_bi.metric_mean"
+        asks = "select pg_get_viewdef(%s::regclass) like %s"
+        now = "select flywheel._metric_sql(definition, case storage when 'live' then storage else 'rollup' end)"
+        old = value(session, f"{now} from flywheel.metrics").replace("bounded_mean_interval", "mean_interval")
+        session.execute(f"create or replace view flywheel_bi.metric_mean as {old}".encode())
+        if storage == "materialized":
+            session.execute(f"drop materialized view {where}".encode())
+            query = f"create materialized view {where} as select *, md5(dims) as dims_hash from ({old}) as metric"
+            session.execute(query.encode())
+            kept = f"select \"time\", dims, n, value, low, high from {where}"
+            session.execute(f"create or replace view flywheel_bi.metric_mean as {kept}".encode())
+        assert not value(session, asks, [where, "%bounded_mean_interval%"])
+        schema.upgrade(dsn, reapply=True)
+        assert value(session, asks, [where, "%bounded_mean_interval%"])
+
+
 def test_metrics_are_read_from_python(filled: Connection, dsn: str) -> None:
     async def read() -> None:
         async with open_database(dsn) as database:

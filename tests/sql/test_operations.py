@@ -157,6 +157,17 @@ def test_an_interval_that_begins_at_any_minute_is_counted_exactly(
     assert value(connection, query, [noon() + timedelta(minutes=minutes)]) == expected
 
 
+def test_latency_and_quality_count_the_same_minutes(connection: Connection) -> None:
+    inline(connection, "short")
+    for seconds in (5, 50, 65, 130):
+        spans(connection, [5.0], started_at=noon() + timedelta(seconds=seconds))
+    for since, until, expected in ((30, 125, 4), (59.5, 61, 3), (60, 120, 1), (61, 62, 1)):
+        window = [noon() + timedelta(seconds=since), noon() + timedelta(seconds=until)]
+        query = "select sum(n) from flywheel.latency(%s, %s)"
+        assert value(connection, query, window) == expected
+        assert value(connection, query.replace("latency", "quality"), window) == expected
+
+
 def test_latency_by_something_it_is_not_counted_by_is_refused(
     connection: Connection,
 ) -> None:

@@ -6,6 +6,7 @@ import math
 from fractions import Fraction
 from statistics import NormalDist
 
+import psycopg
 import pytest
 
 from tests.sql.reference import Case, cases, close
@@ -39,6 +40,14 @@ def test_nothing_seen_leaves_every_rate_possible(calculator: Connection) -> None
     assert interval(calculator, "confidence_sequence", 0, 0) == [0, 1]
     assert value(calculator, "select flywheel.clopper_pearson_upper(0, 0)") == 1
     assert rows(calculator, "select * from flywheel.wilson_interval(null, 10)") == [(None, None)]
+
+
+@pytest.mark.parametrize(("passes", "total"), [(6, 5), (-1, 5), (1, 0), (0, -1)])
+def test_counts_that_cannot_be_have_no_interval_and_say_so(calculator: Connection, passes: int, total: int) -> None:
+    with pytest.raises(psycopg.Error, match=f"{passes} of {total} cannot have passed") as refused:
+        interval(calculator, "wilson_interval", passes, total)
+    assert refused.value.sqlstate == "22023"
+    assert refused.value.diag.message_hint == "Passes are 0 to total."
 
 
 def test_a_rate_of_all_or_none_reaches_the_end_exactly(calculator: Connection) -> None:

@@ -97,7 +97,13 @@ def test_trigrams_are_those_of_pg_trgm(calculator: Connection) -> None:
     assert value(calculator, query, ["word", "two words"]) == close(4 / 11)  # as its documentation has it
     assert value(calculator, "select flywheel._trigrams('Cat cat!')") == ["  c", " ca", "at ", "cat"]
     assert value(calculator, query, ["Same text", "same TEXT?"]) == 1
-    assert value(calculator, query, ["", ""]) == value(calculator, query, ["abc", "xyz"]) == 0
+    assert value(calculator, query, ["", "?"]) == value(calculator, query, ["abc", "xyz"]) == 0
+
+
+@pytest.mark.parametrize("text", ["", " ", "?!", "a word"])
+def test_a_text_is_all_like_itself_whether_it_has_words_or_not(calculator: Connection, text: str) -> None:
+    query = "select flywheel.trigram_similarity(%(text)s, %(text)s), flywheel.edit_ratio(%(text)s, %(text)s)"
+    assert rows(calculator, query, {"text": text}) == [(1, 0)]
 
 
 REPHRASED = "select kind, score from flywheel.rephrase_score(%s, %s, %s, %s)"
