@@ -246,7 +246,7 @@ def test_an_upgrade_makes_metrics_of_an_older_release_as_this_one_makes_them(dsn
             session.execute(f"drop materialized view {where}".encode())
             query = f"create materialized view {where} as select *, md5(dims) as dims_hash from ({old}) as metric"
             session.execute(query.encode())
-            kept = f"select \"time\", dims, n, value, low, high from {where}"
+            kept = f'select "time", dims, n, value, low, high from {where}'
             session.execute(f"create or replace view flywheel_bi.metric_mean as {kept}".encode())
         assert not value(session, asks, [where, "%bounded_mean_interval%"])
         schema.upgrade(dsn, reapply=True)
