@@ -131,7 +131,7 @@ def test_content_is_read_by_admins_and_by_whom_it_is_granted(connection: Connect
 
 
 def test_no_function_gives_an_analyst_content(connection: Connection) -> None:
-    """why() and what it calls leave out quotations for whoever may not read them. dawid_skene() returns its own items."""
+    """why() and what it calls leave out quotations for whoever may not read them. dawid_skene() returns what it got."""
     query = f"""select proname::text from pg_proc
                  where pronamespace = 'flywheel'::regnamespace
                    and has_function_privilege('flywheel_analyst', oid, 'execute')
