@@ -10,6 +10,7 @@ import asyncio
 import mmap
 import os
 import pickle
+import signal
 import sys
 import tempfile
 import time
@@ -107,8 +108,10 @@ class Child:
 
     async def stop(self) -> None:
         """End the process, however busy it is."""
-        with suppress(ProcessLookupError):
-            self.process.kill()
+        if self.process.returncode is None:
+            # not process.kill(): it looks for itself whether the process has ended, and so takes that end away from asyncio
+            with suppress(ProcessLookupError):
+                os.kill(self.process.pid, signal.SIGKILL)
         await self.process.wait()
 
 
