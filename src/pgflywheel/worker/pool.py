@@ -109,7 +109,7 @@ class Child:
     async def stop(self) -> None:
         """End the process, however busy it is."""
         if self.process.returncode is None:
-            # not process.kill(): it looks for itself whether the process has ended, and so takes that end away from asyncio
+            # process.kill() looks for itself whether the process has ended, and so takes that end away from asyncio
             with suppress(ProcessLookupError):
                 os.kill(self.process.pid, signal.SIGKILL)
         await self.process.wait()
