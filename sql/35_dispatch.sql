@@ -146,8 +146,7 @@ as $function$
   if queued then
     if (case when pg_catalog.pg_try_advisory_lock_shared(@install@, 1)  -- nobody holds it: no idle worker to wake
              then not pg_catalog.pg_advisory_unlock_shared(@install@, 1) else true end)
-      and pg_catalog.pg_try_advisory_xact_lock(@install@, 2)
-      and pg_catalog.current_setting('application_name') not like 'citus_internal%' then
+      and pg_catalog.pg_try_advisory_xact_lock(@install@, 2) and pg_catalog.current_setting('application_name') not like 'citus_internal%' then
       notify flywheel_wake;
     end if;
   end if;$code$
@@ -333,8 +332,7 @@ as $function$
            (select format(E'\n  select %s into %s from %s;', substr(queue.aggregates, 3), substr(queue.variables, 3), source)
               from flywheel._queue_targets_sql() as queue where queue.aggregates is not null),
            '')
-      || _dispatch_sql.beside
-      || replace(coalesce(flywheel._enqueue_sql(), ''), '@install@', 'flywheel'::regnamespace::oid::text)
+      || _dispatch_sql.beside || replace(coalesce(flywheel._enqueue_sql(), ''), '@install@', 'flywheel'::regnamespace::oid::text)
       || E'\n  return null;\nend'
 $function$;
 comment on function flywheel._dispatch_sql is 'Internal: the generated body of a trigger function.';

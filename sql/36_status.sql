@@ -86,7 +86,8 @@ as $function$
 begin
   if jsonb_typeof(old.value) = 'boolean' then
     if jsonb_typeof(new.value) <> 'boolean' then
-      raise exception using errcode = 'WF009', message = format('setting %s is %s, neither true nor false', new.name, new.value);
+      raise exception using errcode = 'WF009', message = format('setting %s is %s, neither true nor false', new.name, new.value),
+        hint = 'Give true or false.';
     end if;
   elsif jsonb_typeof(old.value) <> 'number' then
     if not pg_has_role((select relowner from pg_class where oid = 'flywheel.settings'::regclass), 'usage') then

@@ -46,18 +46,15 @@ begin
   ), unseen as materialized (
     select seen.span_id, seen.started_at from (select distinct taken.span_id, taken.started_at from taken) as seen
      where not exists (select from flywheel.spans
-                        where (spans.span_id, spans.started_at) = (seen.span_id, seen.started_at)
-                          and spans.started_at >= _fold_scores.since and spans.started_at <= _fold_scores.last offset 0)
+                        where (spans.span_id, spans.started_at) = (seen.span_id, seen.started_at) and spans.started_at >= _fold_scores.since and spans.started_at <= _fold_scores.last offset 0)
   ), lost as (
-    insert into flywheel._lost_spans (span_id, started_at) select span_id, started_at from unseen
-        on conflict do nothing
+    insert into flywheel._lost_spans (span_id, started_at) select span_id, started_at from unseen on conflict do nothing
   ), early as (
     insert into flywheel._early_scores (span_id, version_id, started_at, value, cost_usd, latency_ms, revision, input_tokens, output_tokens, sign, passed, unscored_reason)
     select span_id, version_id, started_at, value, cost_usd, latency_ms, revision, input_tokens, output_tokens, sign, passed, unscored_reason
       from taken where case when (taken.span_id, taken.started_at) in (select span_id, started_at from unseen) then true end    -- looked up in a hash
   ), dirty as (
-    select span_id, started_at from relabelled union all select span_id, started_at from moved
-     union all
+    select span_id, started_at from relabelled union all select span_id, started_at from moved union all
     select span_id, started_at from taken where exists (select from flywheel.labels where labels.span_id = taken.span_id offset 0)
   )
   select (select count(*) from taken) + (select count(*) from moved) + (select count(*) from relabelled),

@@ -258,6 +258,16 @@ end
 $function$;
 comment on function flywheel.drop_alert_channel is 'Send nothing more to a channel; returns whether there was one. Rules must not name it.';
 
+-- _was_stopped: a statement that is cancelled before its time is up was ended by somebody, such as a worker that leaves.
+create or replace function flywheel._was_stopped() returns boolean
+language sql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+  select time_limit = interval '0' or clock_timestamp() - statement_timestamp() < time_limit
+    from cast(current_setting('statement_timeout') as interval) as time_limit
+$function$;
+comment on function flywheel._was_stopped is 'Internal: whether this statement, cancelled, still had time.';
+
 select flywheel._grant('flywheel_admin', privilege) from unnest(array[
   'select on flywheel.alert_rules, flywheel.alert_channels',
   'execute on function flywheel.set_alert_rule(text, jsonb), flywheel.drop_alert_rule(text), flywheel.set_alert_channel(text, jsonb), flywheel.drop_alert_channel(text)']) as privilege;

@@ -169,16 +169,6 @@ end
 $function$;
 comment on function flywheel._evaluate_rule is 'Internal: look at one rule; returns what is to be told, and how many slices it has.';
 
--- _was_stopped: a statement that is cancelled before its time is up was ended by somebody, such as a worker that leaves.
-create or replace function flywheel._was_stopped() returns boolean
-language sql volatile security definer
-set search_path = pg_catalog, pg_temp
-as $function$
-  select time_limit = interval '0' or clock_timestamp() - statement_timestamp() < time_limit
-    from cast(current_setting('statement_timeout') as interval) as time_limit
-$function$;
-comment on function flywheel._was_stopped is 'Internal: whether this statement, cancelled, still had time.';
-
 -- _evaluate_safely: a rule that cannot be evaluated is an alert itself, and keeps no other from being looked at.
 create or replace function flywheel._evaluate_safely(watched flywheel.alert_rules, at timestamptz) returns jsonb
 language plpgsql volatile security definer
