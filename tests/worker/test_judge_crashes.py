@@ -48,7 +48,7 @@ def test_a_call_that_never_ends_is_dead_after_its_attempts(dsn: str, connection:
 
 def test_what_a_killed_worker_was_told_is_not_asked_again(dsn: str, connection: Connection, fake: Fake) -> None:
     fake.set(delay=0.1)
-    provide(connection, fake, time_limit_ms=5000)  # and some seconds more is how long a lost call is waited for
+    provide(connection, fake, time_limit_ms=5000, max_in_flight=14)  # a lost call is waited for some seconds longer
     judge(connection, votes=3)
     insert(connection, list(map(str, range(60))))
     with process(dsn, "--lanes", "judge", "--concurrency", "12", "--lease-seconds", "3") as running:
@@ -66,7 +66,7 @@ def test_what_a_killed_worker_was_told_is_not_asked_again(dsn: str, connection: 
     work(dsn, concurrency=12)
     assert len(scores(connection, "polite")) == 60
     assert len(fake.requests) - 1 - asked == 180 - told
-    assert asked - told <= begun  # on their way at the kill, or told to the worker and not yet entered
+    assert asked - told <= begun <= 14  # on their way at the kill, or told to the worker and not yet entered
     assert waiting(connection) == 0
 
 
@@ -123,7 +123,7 @@ def test_no_text_of_a_span_and_no_key_is_logged(
 
 
 def test_a_judge_that_is_paused_meanwhile_makes_no_more_calls(dsn: str, connection: Connection, fake: Fake) -> None:
-    fake.set(delay=0.4)
+    fake.set(delay=1.0)
     provide(connection, fake)
     judge(connection)
     insert(connection, list(map(str, range(20))))
@@ -132,7 +132,7 @@ def test_a_judge_that_is_paused_meanwhile_makes_no_more_calls(dsn: str, connecti
     until(lambda: fake.requests)
     connection.execute("select flywheel.pause_validator('polite', 'manual')")
     working.join(60)
-    assert len(fake.requests) < 20
+    assert len(fake.requests) < 12
     assert len(scores(connection, "polite")) == len(fake.requests)
     connection.execute("select flywheel.activate_validator('polite')")
     work(dsn)
