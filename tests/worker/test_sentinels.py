@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
 from time import monotonic
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import pytest
 
 from pgflywheel.db import calls
-from pgflywheel.db.calls import Begun
-from pgflywheel.db.connect import Database, open_database
+from pgflywheel.db.connect import open_database
 from pgflywheel.worker.sentinels import Sentinels
 from pgflywheel.worker.site import Options, Site
 from pgflywheel.worker.tasks import ended
@@ -100,12 +98,8 @@ def test_what_is_asked_stays_the_same_when_its_span_is_gone(dsn: str, connection
     assert [row[:2] for row in runs(connection)] == [(False, False)] * 2 + [(True, True)] * 4
 
 
-def test_what_waits_for_a_limit_keeps_no_place_from_others(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    told = list[UUID]()
-
-    async def wait(database: Database, worker_id: UUID, asked: Sequence[Mapping[str, Any]]) -> list[Begun]:
-        told.append(asked[0]["call_id"])
-        return [Begun(told[-1], "wait", 60.0, "its limit a minute", None)]
+def test_what_waits_for_a_limit_keeps_no_place_from_others(dsn: str, connection: Connection, fake: Fake) -> None:
+    provide(connection, fake, requests_per_minute=1)  # so the second call is to wait for most of a minute
 
     async def look() -> bool:
         async with open_database(dsn, max_connections=4) as database:
@@ -114,14 +108,14 @@ def test_what_waits_for_a_limit_keeps_no_place_from_others(dsn: str, monkeypatch
             assert endpoint
             endpoint.gate = asyncio.Semaphore(1)
             asking = asyncio.create_task(Sentinels(site).ask_due())
-            while not told:
+            while not fake.requests:
                 await asyncio.sleep(0.01)
-            free = await endpoint.pass_gate(monotonic() + 2)
+            free = await endpoint.pass_gate(monotonic() + 20)
+            assert not asking.done()
             await ended([asking])
             await site.endpoints.close()
             return free
 
-    monkeypatch.setattr(calls, "begin_calls", wait)
     assert asyncio.run(look())
 
 
