@@ -1,9 +1,33 @@
 -- Fold: what has changed moves into the rollups. One statement reads the changes, adds them and deletes them, so it does
 -- so in one snapshot; functions that are stable see the same one. Who folds holds a lock until the transaction ends.
 
+-- _unseen_spans: its bounds, which keep other partitions closed, are of the caller's snapshot: more scores may have come to
+-- lie between the two places since a fold chose them.
+create or replace function flywheel._unseen_spans(first_row tid, last_row tid) returns table (span_id uuid, started_at timestamptz)
+language plpgsql stable security definer parallel restricted
+set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_custom_plan set enable_hashjoin = off set enable_mergejoin = off
+as $function$
+#variable_conflict use_column
+declare
+  since timestamptz;
+  last timestamptz;
+begin
+  select min(changes.started_at), max(changes.started_at) into since, last
+    from flywheel._score_changes as changes where changes.ctid >= first_row and changes.ctid <= last_row;
+  return query
+  select scored.span_id, scored.started_at
+    from (select distinct changes.span_id, changes.started_at
+            from flywheel._score_changes as changes where changes.ctid >= first_row and changes.ctid <= last_row) as scored
+   where not exists (select from flywheel.spans
+                      where (spans.span_id, spans.started_at) = (scored.span_id, scored.started_at)
+                        and spans.started_at >= since and spans.started_at <= last offset 0);
+end
+$function$;
+comment on function flywheel._unseen_spans is 'Internal: spans of scores not folded yet, between two places, that are not there for all to see.';
+
 -- _fold_scores: all of _span_changes, and the part of _score_changes that lies between two places; returns what may have
 -- changed cells, and buckets in which a count came to nothing.
-create or replace function flywheel._fold_scores(first_row tid, last_row tid, since timestamptz, last timestamptz,
+create or replace function flywheel._fold_scores(first_row tid, last_row tid,
   out folded bigint, out dirty_ids uuid[], out dirty_since timestamptz, out dirty_last timestamptz, out emptied timestamptz[])
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_custom_plan set enable_hashjoin = off set enable_mergejoin = off
@@ -44,9 +68,7 @@ begin
   ), relabelled as (
     delete from flywheel._label_changes as changes returning changes.span_id, changes.started_at
   ), unseen as materialized (
-    select seen.span_id, seen.started_at from (select distinct taken.span_id, taken.started_at from taken) as seen
-     where not exists (select from flywheel.spans
-                        where (spans.span_id, spans.started_at) = (seen.span_id, seen.started_at) and spans.started_at >= _fold_scores.since and spans.started_at <= _fold_scores.last offset 0)
+    select missing.span_id, missing.started_at from flywheel._unseen_spans(_fold_scores.first_row, _fold_scores.last_row) as missing
   ), lost as (
     insert into flywheel._lost_spans (span_id, started_at) select span_id, started_at from unseen on conflict do nothing
   ), early as (
@@ -223,7 +245,7 @@ end
 $function$;
 comment on function flywheel._readmit_scores is 'Internal: give scores that came before their span to the next fold once the span is there, and forget those whose span nobody brings.';
 
--- _fold: a chunk at a time, as the rows lie in the table. False start: what comes while a chunk is chosen may be part of it.
+-- _fold: a chunk at a time, as the rows lie in the table. What comes after a chunk was chosen may lie in it and be part of it.
 create or replace function flywheel._fold(max_chunks integer default 10) returns bigint
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp set synchronize_seqscans = off
@@ -240,13 +262,13 @@ begin
   end if;
   perform flywheel._readmit_scores();
   for turn in 1.._fold.max_chunks loop
-    select coalesce(min(place), '(0,0)') as first_row, coalesce(max(place), '(0,0)') as last_row, count(*) as found, min(started_at) as since, max(started_at) as last
-      into chunk from (select changes.ctid as place, changes.started_at from flywheel._score_changes as changes limit most) as part;
+    select coalesce(min(place), '(0,0)') as first_row, coalesce(max(place), '(0,0)') as last_row, count(*) as found
+      into chunk from (select changes.ctid as place from flywheel._score_changes as changes limit most) as part;
     exit when chunk.found = 0 and not exists (select from flywheel._span_changes) and not exists (select from flywheel._span_deltas)
               and not exists (select from flywheel._label_changes);
     perform flywheel._admit_seen();
     select * into spans from flywheel._fold_spans();
-    select * into done from flywheel._fold_scores(chunk.first_row, chunk.last_row, chunk.since, chunk.last);
+    select * into done from flywheel._fold_scores(chunk.first_row, chunk.last_row);
     if done.dirty_ids is not null then
       perform flywheel._fold_cells(done.dirty_ids, done.dirty_since, done.dirty_last);
     end if;

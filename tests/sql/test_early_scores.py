@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import uuid
 from collections.abc import Callable
 
@@ -13,9 +14,14 @@ from tests.worker.support import until
 
 __all__ = ["short"]
 SPAN = "insert into flywheel.spans (span_id, started_at, input, output) values (%s, '2026-01-02 03:04+00', 'q', 'yes')"
+SPAN_OF_DAY = "insert into flywheel.spans (span_id, started_at, input, output) values (%s, %s, 'q', 'yes')"
+SCORE_OF_DAY = """
+insert into flywheel.scores (span_id, revision, version_id, started_at, trace_id, project, passed)
+values (%s, 1, %s, %s, gen_random_uuid(), 'default', true)"""
 SCORE_OF_IT = """
 insert into flywheel.scores (span_id, revision, version_id, started_at, trace_id, project, passed)
 values (%s, 1, %s, '2026-01-02 03:04+00', gen_random_uuid(), 'default', true)"""
+STOPPED = "select count(*) from pg_stat_activity where pid = %s and wait_event_type = 'Lock'"
 WAITING = "select count(*) from flywheel._early_scores"
 
 
@@ -135,3 +141,26 @@ def test_scores_that_wait_for_their_span_go_with_their_day(
     connection.execute("truncate flywheel.scores")
     assert value(connection, WAITING) == 0
     assert differences(connection) == []
+
+
+def test_a_score_that_comes_while_a_fold_is_at_work_is_counted_once(
+    connection: Connection, connect: Callable[[], Connection], short: uuid.UUID
+) -> None:
+    blocker, late, folder = connect(), connect(), connect()
+    late.execute("begin")
+    for session, day in ((connection, "2026-01-02"), (late, "2026-01-04"), (connection, "2026-01-03")):
+        span = uuid.uuid4()
+        session.execute(SPAN_OF_DAY, [span, day])
+        session.execute(SCORE_OF_DAY, [span, short, day])
+    with blocker.transaction():
+        blocker.execute("lock table flywheel._span_rollups in share mode")  # a fold that has chosen its part stops there
+        folding = threading.Thread(target=folder.execute, args=[FOLD])
+        folding.start()
+        until(lambda: value(connection, STOPPED, [folder.info.backend_pid]))
+        late.execute("commit")
+    folding.join()
+    for _ in range(3):
+        assert value(connection, PASSES) == 3
+        assert differences(connection) == []
+        connection.execute(FOLD)
+    assert value(connection, "select count(*) from flywheel._lost_spans") == 0
