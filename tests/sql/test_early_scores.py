@@ -153,7 +153,7 @@ def test_a_score_that_comes_while_a_fold_is_at_work_is_counted_once(
         session.execute(SPAN_OF_DAY, [span, day])
         session.execute(SCORE_OF_DAY, [span, short, day])
     with blocker.transaction():
-        blocker.execute("lock table flywheel._span_rollups in share mode")  # a fold that has chosen its part stops there
+        blocker.execute("lock table flywheel._span_rollups in share mode")  # a fold stops there, its part chosen
         folding = threading.Thread(target=folder.execute, args=[FOLD])
         folding.start()
         until(lambda: value(connection, STOPPED, [folder.info.backend_pid]))
