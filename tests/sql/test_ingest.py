@@ -11,6 +11,7 @@ from psycopg.types.json import Jsonb
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from pgflywheel.db import tables
+from tests.sql.acting import acting
 from tests.sql.support import Connection, activate, inline, insert, insert_many, refused, rows, scores, value, work_off
 
 ENGINE_URL = "postgresql+psycopg://"
@@ -81,6 +82,14 @@ def test_sqlalchemy_core_inserts_one_and_many(connection: Connection, engine: sq
         session.execute(tables.spans.insert(), [{"input": "q", "output": "b" * 50, "documents": None}] * 20)
         found = session.execute(sqlalchemy.select(tables.scores.c.passed, sqlalchemy.func.count()).group_by("passed"))
         assert dict(found.all()) == {True: 1, False: 20}
+
+
+def test_sqlalchemy_inserts_as_a_login_that_may_only_insert(connection: Connection, engine: sqlalchemy.Engine) -> None:
+    with acting(connection, "flywheel_writer"), engine.connect() as session:
+        session.execute(tables.spans.insert().values(input="q", output="a"))
+        session.execute(tables.feedback.insert().values(trace_id=uuid.uuid4(), kind="thumb", value=1))
+    assert value(connection, "select count(*) from flywheel.spans") == 1
+    assert value(connection, "select count(*) from flywheel.feedback") == 1
 
 
 def test_sqlalchemy_returning_gives_ids_and_times(engine: sqlalchemy.Engine) -> None:

@@ -1,6 +1,7 @@
 """The public tables for applications that speak SQLAlchemy Core.
 
-``insert(spans).values(input=..., output=...)`` is enough: ids, times, project and node have defaults.
+``insert(spans).values(input=..., output=...)`` is enough: ids, times, project and node have defaults. What an
+insert made is not read back unless ``returning`` asks for it: an application that may only insert is the usual case.
 """
 
 from __future__ import annotations
@@ -88,6 +89,7 @@ def _spans(metadata: MetaData) -> None:
         _defaulted("attributes", JSONB),
         _defaulted("revision", Integer),
         _defaulted("ingested_at", _TIME),
+        implicit_returning=False,
     )
 
 
@@ -105,6 +107,7 @@ def _feedback(metadata: MetaData) -> None:
         _open("user_id", Text),
         _defaulted("attributes", JSONB),
         _defaulted("created_at", _TIME),
+        implicit_returning=False,
     )
 
 
