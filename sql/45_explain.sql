@@ -75,6 +75,18 @@ as $function$
 $function$;
 comment on function flywheel._held_by is 'Internal: the budget or provider that keeps a judge version waiting, and until when; null = none does.';
 
+create or replace function flywheel._lane_waits(lane text) returns text
+language sql stable security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+  select case
+           when lanes.paused_at is not null then format('the lane is paused: %s', lanes.paused_reason)
+           when not exists (select from flywheel._workers as workers where lanes.lane = any (workers.lanes) and workers.leased_until > clock_timestamp())
+             then 'no worker of this lane is alive' end
+    from flywheel._lanes as lanes where lanes.lane = _lane_waits.lane
+$function$;
+comment on function flywheel._lane_waits is 'Internal: why no worker claims the jobs of a lane; null = one does.';
+
 -- _queue_state: where a pair stands in the queue, with the time and reason that go with it.
 create or replace function flywheel._queue_state(version_id uuid, span_id uuid, out state text, out detail text, out since timestamptz)
 language sql stable security definer
@@ -88,7 +100,7 @@ as $function$
       from flywheel._batch_lines as lines join flywheel._batches as batches using (batch_id)
      where lines.version_id = _queue_state.version_id and lines.span_id = _queue_state.span_id
     union all
-    select 2, coalesce(held.state, 'queued'), concat_ws('; ', format('lane %s, %s', lane, origin), held.detail), held.until
+    select 2, coalesce(held.state, 'queued'), concat_ws('; ', format('lane %s, %s', lane, origin), coalesce(held.detail, flywheel._lane_waits(lane))), held.until
       from flywheel._ready left join lateral flywheel._held_by(_queue_state.version_id) as held on true
      where version_ids @> array[_queue_state.version_id] and span_ids @> array[_queue_state.span_id]
     union all
@@ -110,7 +122,8 @@ set search_path = pg_catalog, pg_temp
 as $function$
 begin
   select case when scores.passed is null then 'unscored' else 'scored' end,
-         case when scores.passed is null then concat_ws(': ', scores.unscored_reason, scores.unscored_detail)
+         case when scores.passed is null
+                then concat_ws(': ', scores.unscored_reason, coalesce(scores.unscored_detail, case scores.unscored_reason when 'no_verdict' then 'it returned null' end))
               else concat_ws(': ', case when scores.passed then 'pass' else 'fail' end, scores.critique) end, scores.scored_at
     into state, detail, since
     from flywheel.scores

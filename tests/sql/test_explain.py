@@ -36,15 +36,36 @@ def test_unscored(connection: Connection) -> None:
     inline(connection, "silent", expression="null::boolean")
     span_id = insert(connection, "fine")
     assert state(connection, span_id, "raising") == ("unscored", "raised: division by zero")
-    assert state(connection, span_id, "silent") == ("unscored", "no_verdict")
+    assert state(connection, span_id, "silent") == ("unscored", "no_verdict: it returned null")
 
 
 def test_queued(connection: Connection) -> None:
     activate(connection, "short")
+    worker(connection)
     assert state(connection, insert(connection), "short") == ("queued", "lane bulk, live")
 
 
+def test_queued_and_no_worker_is_there_to_claim_it(connection: Connection) -> None:
+    activate(connection, "short")
+    assert state(connection, insert(connection), "short") == (
+        "queued",
+        "lane bulk, live; no worker of this lane is alive",
+    )
+
+
+def test_queued_in_a_lane_that_is_paused(connection: Connection) -> None:
+    activate(connection, "short")
+    worker(connection)
+    span_id = insert(connection)
+    connection.execute("select flywheel.pause_lane('bulk', 'the provider moves house')")
+    assert state(connection, span_id, "short") == (
+        "queued",
+        "lane bulk, live; the lane is paused: the provider moves house",
+    )
+
+
 def test_queued_though_its_where_raises(connection: Connection) -> None:
+    worker(connection)
     activate(connection, "short", where="1 / (length(span.output) - 4) > 0")
     assert state(connection, insert(connection, "fine"), "short") == ("queued", "lane bulk, live")
 
@@ -127,6 +148,7 @@ def test_not_active(connection: Connection) -> None:
 
 def test_missing(connection: Connection) -> None:
     activate(connection, "short")
+    worker(connection)
     insert_past_triggers(connection)
     span_id = value(connection, "select span_id from flywheel.spans")
     found, detail = state(connection, span_id, "short")
