@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+from array import array
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager, suppress
 from contextvars import ContextVar
+from math import isfinite
 from time import monotonic, perf_counter
 from typing import TYPE_CHECKING, Any, cast
 from urllib.request import getproxies
@@ -244,7 +246,7 @@ def _openai(provider: Provider, key: str | None) -> AsyncOpenAI:
 
 
 async def _bound(response: httpx2.Response) -> None:
-    """Let no more be read of a response than its call asked for."""
+    """Let no more be read of a response than its call asked for, and that as UTF-8."""
     import httpx2
 
     stream, most = cast(httpx2.AsyncByteStream, response.stream), _most_bytes.get()
@@ -262,6 +264,7 @@ async def _bound(response: httpx2.Response) -> None:
             await stream.aclose()
 
     response.stream = Bounded()
+    response.encoding = "utf-8"  # as JSON is; what a header names may be a codec that gives no text, or none
 
 
 def _options(*, keyless: bool, form: bool) -> Any:
@@ -291,12 +294,26 @@ def _failure(response: httpx2.Response) -> CallFailed:
 def _vectors(payload: Mapping[str, Any], wanted: int) -> list[Sequence[float]]:
     data = payload.get("data")
     rows = [each for each in data if isinstance(each, Mapping)] if isinstance(data, list) else []
-    rows.sort(key=lambda each: each.get("index", 0))
+    rows.sort(key=_place)
     vectors = [each.get("embedding") for each in rows]
-    lengths = {len(each) if isinstance(each, list) else 0 for each in vectors}
+    lengths = {len(each) if _is_vector(each) else 0 for each in vectors}
     if len(vectors) != wanted or len(lengths) > 1 or 0 in lengths:
         raise failure_of(200, f"{len(vectors)} vectors of lengths {sorted(lengths)} came for {wanted} texts", {})
     return cast(list[Sequence[float]], vectors)
+
+
+def _place(row: Mapping[str, Any]) -> int:
+    """Return which text a vector is of; without a number, vectors stand in the order of their texts."""
+    index = row.get("index")
+    return index if isinstance(index, int) else 0
+
+
+def _is_vector(given: Any) -> bool:
+    """Tell whether something is a list of finite numbers."""
+    try:
+        return isinstance(given, list) and all(map(isfinite, array("f", given)))
+    except (TypeError, OverflowError):
+        return False
 
 
 def _id(payload: Any) -> str:
