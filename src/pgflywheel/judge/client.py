@@ -296,7 +296,7 @@ def _vectors(payload: Mapping[str, Any], wanted: int) -> list[Sequence[float]]:
     rows = [each for each in data if isinstance(each, Mapping)] if isinstance(data, list) else []
     rows.sort(key=_place)
     vectors = [each.get("embedding") for each in rows]
-    lengths = {len(each) if _is_vector(each) else 0 for each in vectors}
+    lengths = {_length(each) for each in vectors}
     if len(vectors) != wanted or len(lengths) > 1 or 0 in lengths:
         raise failure_of(200, f"{len(vectors)} vectors of lengths {sorted(lengths)} came for {wanted} texts", {})
     return cast(list[Sequence[float]], vectors)
@@ -308,12 +308,12 @@ def _place(row: Mapping[str, Any]) -> int:
     return index if isinstance(index, int) else 0
 
 
-def _is_vector(given: Any) -> bool:
-    """Tell whether something is a list of finite numbers."""
+def _length(vector: Any) -> int:
+    """Return how many numbers a vector has; 0 where one of them is none, or not finite."""
     try:
-        return isinstance(given, list) and all(map(isfinite, array("f", given)))
+        return len(vector) if isinstance(vector, list) and all(map(isfinite, array("f", vector))) else 0
     except (TypeError, OverflowError):
-        return False
+        return 0
 
 
 def _id(payload: Any) -> str:
