@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 from typing import Any
 
@@ -9,8 +10,8 @@ import click
 from click.shell_completion import CompletionItem
 
 from pgflywheel import __version__
-from pgflywheel.cli.options import report_error, root_error
-from pgflywheel.errors import FlywheelError
+from pgflywheel.cli.options import report_error, root_error, system_error
+from pgflywheel.errors import CheckFailed, FlywheelError
 
 NOUNS = {
     "quickstart": "Start a Postgres of your own with sample traces, validators and scores.",
@@ -77,6 +78,11 @@ class LazyGroup(click.Group):
                 raise
             report_error(known)
             ctx.exit(known.exit_code)
+        except OSError as error:
+            if error.errno == errno.EPIPE:  # whoever read the output has enough: click ends quietly
+                raise
+            report_error(system_error(error))
+            ctx.exit(CheckFailed.exit_code)
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

@@ -102,6 +102,14 @@ def root_error(error: BaseException) -> FlywheelError | None:
     return None
 
 
+def system_error(error: OSError) -> FlywheelError:
+    """Return what the operating system refused as an error of ours."""
+    what = f"{error.filename} cannot be used" if error.filename else "the operating system refuses"
+    return FlywheelError(
+        f"{what}: {error.strerror or error}", hint="See that files can be read and written, and the disk has space."
+    )
+
+
 def report_error(error: FlywheelError) -> None:
     """Print an error on stderr: what is wrong, the fact behind it, what to do."""
     click.echo(f"error: {clean(error.message)}", err=True)
