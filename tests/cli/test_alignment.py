@@ -173,7 +173,9 @@ def test_tune_finds_a_policy_that_sees_what_is_alike_and_changes_nothing(
     texts = [(text, text in kind) for text in rude + kind]
     label(connection, "train", [(f"{text} {n}", passed) for n in range(3) for text, passed in texts])
     label(connection, "dev", [(f"{text} indeed {n}", passed) for n in range(3) for text, passed in texts])
+    assert "hashing: 0 of 24 examples have a vector" in pgflywheel("judges", "tune", "polite").stderr
     pgflywheel("worker", "run", "--until-idle")  # the examples get their vectors
+    assert "have a vector" not in pgflywheel("judges", "tune", "polite").stderr
     before = connection.execute("select count(*) from flywheel.validator_versions").fetchone()
     found = pgflywheel.json("judges", "tune", "polite")
     assert found["labels"] == 24

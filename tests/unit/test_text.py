@@ -101,3 +101,13 @@ def test_a_table_that_fits_is_a_table_and_cuts_no_id(
 def test_a_small_number_in_a_table_is_no_zero(capsys: pytest.CaptureFixture[str]) -> None:
     echo_table(["cost"], [[0.00031], [0.0], [1.5]])
     assert capsys.readouterr().out.split() == ["cost", "0.00031", "0", "1.5"]
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"), [(0.00064356, "0.00064"), (0.0, "0"), (0.0096, "0.0096"), (0.01, "0.01"), (12.3456, "12.346")]
+)
+def test_a_small_cost_in_a_table_is_not_rounded_to_another(
+    value: float, shown: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    echo_table(["cost"], [[value]])
+    assert capsys.readouterr().out.split() == ["cost", shown]

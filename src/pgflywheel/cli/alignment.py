@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pgflywheel.cli.judge_name import JudgeName
+from pgflywheel.cli.numbers import FiniteRange
 from pgflywheel.cli.options import dsn_option, json_option, run, run_call, schema_option
 from pgflywheel.cli.text import clean, echo_table, note, to_json
-from pgflywheel.cli.tuning import tune
+from pgflywheel.cli.tuning import tune, warn_of_missing_vectors
 
 if TYPE_CHECKING:
     from pgflywheel.db.alignment import Alignment, Calibration, Comparison, JudgeVersion, Standing
@@ -84,6 +85,8 @@ async def _align(
         version = await alignment.judge(database, *judge)
         queued = await alignment.queue_labelled(database, version.version_id, [split])
         if not queued_only:
+            if queued:
+                await warn_of_missing_vectors(database)
             await _work(database, dsn, version)
         left = await alignment.waiting(database, version.version_id)
         if split == "test":
@@ -186,10 +189,8 @@ def _verdict(found: Comparison, names: list[str]) -> str:
 
 @click.command("calibrate")
 @click.argument("judge", type=JudgeName(), metavar="NAME[@VERSION]")
-@click.option(
-    "--alpha", type=click.FloatRange(0.001, 0.5), help="Share of trusted verdicts that may be wrong; else 0.10."
-)
-@click.option("--delta", type=click.FloatRange(0.001, 0.5), help="Probability that it is more; else 0.10.")
+@click.option("--alpha", type=FiniteRange(0.001, 0.5), help="Share of trusted verdicts that may be wrong; else 0.10.")
+@click.option("--delta", type=FiniteRange(0.001, 0.5), help="Probability that it is more; else 0.10.")
 @click.option("--any-lane", is_flag=True, help="Also labels not drawn at random: more of them, no guarantee.")
 @dsn_option
 @schema_option

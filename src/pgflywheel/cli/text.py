@@ -145,7 +145,7 @@ def _cell(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        if 0 < abs(value) < 0.0005:  # little is not nothing
+        if 0 < abs(value) < 0.01:  # little is not nothing, and 0.0006 is not 0.001
             return f"{value:.2g}"
         return f"{value:,.3f}".rstrip("0").rstrip(".")
     return f"{value:,}" if isinstance(value, int) else clean(value)

@@ -104,6 +104,7 @@ async def _tune(database: Database, judge: tuple[str, int | None]) -> Outcome:
             f"Label some: pgflywheel labels next {version.validator}.",
         )
     vectors = await _vectors(database, bench)
+    await warn_of_missing_vectors(database)
     with progress_bar("policies", sum(map(len, CHOICES.values())) * ROUNDS) as update:
 
         async def attempt(policy: Policy) -> Tried:
@@ -115,6 +116,18 @@ async def _tune(database: Database, judge: tuple[str, int | None]) -> Outcome:
         tried: list[Tried] = []
         best = await search(bench.policy, attempt)
     return _outcome(f"{version.validator}@{version.version}", tried, best)
+
+
+async def warn_of_missing_vectors(database: Database) -> None:
+    """Say on stderr that examples lack the vectors by which they are found."""
+    from pgflywheel.db import embedders
+
+    for each in await embedders.status(database):
+        if each.status == "serving" and each.waiting:
+            note(
+                f"{each.name}: {each.embedded:,} of {each.examples:,} examples have a vector; the others are not "
+                "found by what is alike. Let a worker make them first: pgflywheel worker run."
+            )
 
 
 async def _vectors(database: Database, bench: Bench) -> list[array[float]]:
