@@ -136,16 +136,25 @@ end
 $function$;
 comment on function flywheel._refused_rate is 'Internal: the error for counts that are of no rate.';
 
+-- _wilson: counts may be fractions: what labels of unlike weight are worth.
+create or replace function flywheel._wilson(passes double precision, total double precision, confidence double precision,
+  out low double precision, out high double precision)
+language sql immutable strict parallel safe security invoker
+begin atomic
+  select case when passes not between 0 and total then flywheel._refused_rate(passes::bigint, total::bigint)
+              when total = 0 or passes = 0 then 0 else (passes + zz / 2 - half) / (total + zz) end,
+         case when total = 0 or passes = total then 1 else (passes + zz / 2 + half) / (total + zz) end
+    from (select flywheel._normal_quantile(0.5 + confidence / 2) ^ 2) as quantile (zz),
+         lateral (select sqrt(zz * (passes * (total - passes) / nullif(total, 0) + zz / 4))) as width (half);
+end;
+comment on function flywheel._wilson is 'Internal: Wilson score interval, of fractions of passes, too.';
+
 create or replace function flywheel.wilson_interval(
   passes bigint, total bigint, confidence double precision default 0.95,
   out low double precision, out high double precision)
 language sql immutable strict parallel safe security invoker
 begin atomic
-  select case when passes not between 0 and total then flywheel._refused_rate(passes, total)
-              when total = 0 or passes = 0 then 0 else (passes + zz / 2 - half) / (total + zz) end,
-         case when total = 0 or passes = total then 1 else (passes + zz / 2 + half) / (total + zz) end
-    from (select flywheel._normal_quantile(0.5 + confidence / 2) ^ 2) as quantile (zz),
-         lateral (select sqrt(zz * (passes * (total - passes)::double precision / nullif(total, 0) + zz / 4))) as width (half);
+  select found.low, found.high from flywheel._wilson(passes, total, confidence) as found;
 end;
 comment on function flywheel.wilson_interval is
   'Wilson score interval of a rate, for reports with a fixed date; [0, 1] where total is 0. See confidence_sequence for pages people look at again and again.';
@@ -232,10 +241,11 @@ end;
 comment on function flywheel.paired_log_e is
   'Logarithm of the e-value against two of equal worth, from the rows only one of them had right; above ln(20) = 3.0 is evidence at 5 %, whenever one looks.';
 
--- corrected_rate: post-stratified by verdict, so right also where the fails were labelled more often. The three spreads
+-- _corrected: post-stratified by verdict, so right also where the fails were labelled more often. The three spreads
 -- add as squares (MOVER); a verdict nobody labelled may hide anything, so half its weight is added to both sides.
-create or replace function flywheel.corrected_rate(
-  pp bigint, pf bigint, fp bigint, ff bigint, judged_pass bigint, judged bigint, confidence double precision default 0.95,
+-- Cells may be fractions: what labels of unlike weight are worth.
+create or replace function flywheel._corrected(
+  pp double precision, pf double precision, fp double precision, ff double precision, judged_pass bigint, judged bigint, confidence double precision,
   out rate double precision, out low double precision, out high double precision)
 language sql immutable strict parallel safe security invoker
 begin atomic
@@ -245,17 +255,26 @@ begin atomic
          coalesce(least(1, theta + unknown + sqrt((q * (u1 - p1)) ^ 2 + ((1 - q) * (u0 - p0)) ^ 2
                                          + ((p1 - p0) * case when p1 < p0 then q - lq else uq - q end) ^ 2)), 1)
     from (select judged_pass::double precision / nullif(judged, 0),
-                 coalesce(pp::double precision / nullif(pp + pf, 0), 0.5),
-                 coalesce(fp::double precision / nullif(fp + ff, 0), 0.5)) as share (q, p1, p0),
+                 coalesce(pp / nullif(pp + pf, 0), 0.5),
+                 coalesce(fp / nullif(fp + ff, 0), 0.5)) as share (q, p1, p0),
          lateral (select case when pp + pf + fp + ff > 0 then q * p1 + (1 - q) * p0 end,
                          case when pp + pf = 0 then q / 2 else 0 end + case when fp + ff = 0 then (1 - q) / 2 else 0 end
                  ) as estimate (theta, unknown),
-         lateral (select case when pp + pf = 0 then p1 else (flywheel.wilson_interval(pp, pp + pf, confidence)).low end,
-                         case when pp + pf = 0 then p1 else (flywheel.wilson_interval(pp, pp + pf, confidence)).high end,
-                         case when fp + ff = 0 then p0 else (flywheel.wilson_interval(fp, fp + ff, confidence)).low end,
-                         case when fp + ff = 0 then p0 else (flywheel.wilson_interval(fp, fp + ff, confidence)).high end
+         lateral (select case when pp + pf = 0 then p1 else (flywheel._wilson(pp, pp + pf, confidence)).low end,
+                         case when pp + pf = 0 then p1 else (flywheel._wilson(pp, pp + pf, confidence)).high end,
+                         case when fp + ff = 0 then p0 else (flywheel._wilson(fp, fp + ff, confidence)).low end,
+                         case when fp + ff = 0 then p0 else (flywheel._wilson(fp, fp + ff, confidence)).high end
                  ) as of_verdict (l1, u1, l0, u0),
          flywheel.wilson_interval(judged_pass, judged, confidence) as of_share (lq, uq);
+end;
+comment on function flywheel._corrected is 'Internal: corrected_rate, of fractions of labels, too.';
+
+create or replace function flywheel.corrected_rate(
+  pp bigint, pf bigint, fp bigint, ff bigint, judged_pass bigint, judged bigint, confidence double precision default 0.95,
+  out rate double precision, out low double precision, out high double precision)
+language sql immutable strict parallel safe security invoker
+begin atomic
+  select found.rate, found.low, found.high from flywheel._corrected(pp, pf, fp, ff, judged_pass, judged, confidence) as found;
 end;
 comment on function flywheel.corrected_rate is
   'Pass rate corrected for the judge''s errors. Labelled rows by judge and person, in that order (pp, pf: judged pass; fp, ff: judged fail), from labels drawn for estimation; judged counts all judged rows. No labels: null, [0, 1].';
@@ -277,7 +296,7 @@ comment on function flywheel.begg_greenes is
 -- Pure, so for everyone who reads numbers; what views call is run as whoever reads them.
 select flywheel._grant(role, 'execute on function flywheel.' || name)
   from unnest(array['flywheel_analyst', 'flywheel_reviewer', 'flywheel_worker', 'flywheel_admin']) as role, unnest(array[
-  '_lgamma', '_log_beta', '_incomplete_beta', '_binomial_cdf', '_normal_quantile', '_t_quantile', '_require', '_refused_rate', 'wilson_interval',
+  '_lgamma', '_log_beta', '_incomplete_beta', '_binomial_cdf', '_normal_quantile', '_t_quantile', '_require', '_refused_rate', '_wilson', 'wilson_interval',
   'clopper_pearson_upper', '_log_likelihood', 'confidence_sequence', 'mcnemar_exact', 'paired_log_e',
-  'corrected_rate', 'begg_greenes'
+  '_corrected', 'corrected_rate', 'begg_greenes'
 ]) as name;

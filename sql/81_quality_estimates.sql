@@ -19,21 +19,6 @@ begin atomic
 end;
 comment on function flywheel._live_interval is 'Internal: 95 % interval of a corrected rate that stays right when people keep looking; wide, for it assumes nothing.';
 
--- _evened: labels drawn apart for each verdict, as if they had been drawn from all alike: of the verdict labelled too often
--- only as many count as its share allows.
-create or replace function flywheel._evened(tp bigint, fp bigint, fn bigint, tn bigint, judged_pass bigint, judged bigint,
-  out tp bigint, out fp bigint, out fn bigint, out tn bigint)
-language sql immutable parallel safe security invoker
-set search_path = pg_catalog, pg_temp
-as $function$
-  select round($1 * pass.weight)::bigint, round($2 * pass.weight)::bigint, round($3 * fail.weight)::bigint, round($4 * fail.weight)::bigint
-    from (select $5::double precision / nullif($6, 0)) as share(q),
-         lateral (select least(($1 + $2) / nullif(q, 0), ($3 + $4) / nullif(1 - q, 0))) as even(size),
-         lateral (select coalesce(even.size * q / nullif($1 + $2, 0), 0)) as pass(weight),
-         lateral (select coalesce(even.size * (1 - q) / nullif($3 + $4, 0), 0)) as fail(weight)
-$function$;
-comment on function flywheel._evened is 'Internal: cells of labels drawn by verdict, thinned to what a plain draw would hold.';
-
 -- _post_stratified_error: the standard error that a value judge has to beat; a little smoothed, so that no verdict counts as sure.
 create or replace function flywheel._post_stratified_error(tp bigint, fp bigint, fn bigint, tn bigint, judged_pass bigint, judged bigint)
 returns double precision
@@ -47,9 +32,10 @@ end;
 comment on function flywheel._post_stratified_error is 'Internal: standard error of a rate corrected by verdict.';
 
 -- _estimate: one version in one slice. judged: passed, judged, valued, value_sum, value_squares. here: its labelled cells with
--- the sums of values. elsewhere: cells of the same version anywhere, and what it judged there.
+-- the sums of values; weighed: what these cells are worth in equal labels, null where that is not known. elsewhere: cells of
+-- the same version anywhere, and what it judged there.
 create or replace function flywheel._estimate(code boolean, by_verdict boolean, passed bigint, judged bigint,
-  tp bigint, fp bigint, fn bigint, tn bigint,
+  tp bigint, fp bigint, fn bigint, tn bigint, weighed double precision[],
   valued bigint, value_sum double precision, value_squares double precision,
   labelled_valued bigint, y_sum double precision, f_sum double precision, yf_sum double precision, ff_sum double precision,
   other_tp bigint, other_fp bigint, other_fn bigint, other_tn bigint, with_halving boolean,
@@ -60,6 +46,9 @@ set search_path = pg_catalog, pg_temp
 as $function$
 declare
   others bigint := other_tp + other_fp + other_fn + other_tn;
+  worth constant double precision := (select sum(cell) from unnest(weighed) as cell);
+  unlike constant boolean := coalesce(worth < 0.999 * (tp + fp + fn + tn), false);
+  cells constant double precision[] := case when unlike then weighed else array[tp, fp, fn, tn] end;
   tuned record;
   plain record;
 begin
@@ -70,11 +59,12 @@ begin
   note := 'no labels';
   if labels > 0 then
     method := 'post_stratified';
-    select * into rate, low, high from flywheel.corrected_rate(tp, fp, fn, tn, passed, judged);
+    select * into rate, low, high from flywheel._corrected(cells[1], cells[2], cells[3], cells[4], passed, judged, 0.95);
     note := case when tp + fp = 0 and passed > 0 then 'no labels of what it passes: half of that is added to both sides'
                  when fn + tn = 0 and passed < judged then 'no labels of what it fails: half of that is added to both sides'
                  when fp + tn < 5 then format('%s of %s labels fail: with fewer than 5 the interval may be a little short', fp + tn, labels)
                  when tp + fn < 5 then format('%s of %s labels pass: with fewer than 5 the interval may be a little short', tp + fn, labels) end;
+    note := nullif(concat_ws('; ', flywheel._weight_note(labels, worth), note), '');
   elsif others > 0 and judged > 0 then
     select * into plain from flywheel.rogan_gladen(passed, judged, other_tp, other_fp, other_fn, other_tn);
     note := format('%s labels, of other times or slices, and they do not show a judge better than chance', others);
@@ -83,7 +73,7 @@ begin
       note := format('%s labels, all of other times or slices: right only if the judge errs as it did there', others);
     end if;
   end if;
-  if labels >= 100 and labelled_valued = labels and valued = judged and not by_verdict then
+  if labels >= 100 and labelled_valued = labels and valued = judged and not by_verdict and not unlike then
     tuned := flywheel.ppi_rate(labels, y_sum, f_sum, yf_sum, ff_sum, y_sum, valued - labelled_valued,
       least(valued - labelled_valued, greatest(0, value_sum - f_sum)), greatest(0, value_squares - ff_sum));
     if tuned.method = 'ppi' and tuned.standard_error < 0.95 * flywheel._post_stratified_error(tp, fp, fn, tn, passed, judged) then
@@ -95,12 +85,13 @@ begin
     live_low := flywheel._live_low(passed, judged);
     live_high := 1 - flywheel._live_low(judged - passed, judged);
   else
-    select * into live_low, live_high from flywheel._live_interval(tp, fp, fn, tn, passed, judged);
+    select * into live_low, live_high
+      from flywheel._live_interval(cells[1]::bigint, cells[2]::bigint, cells[3]::bigint, cells[4]::bigint, passed, judged);
   end if;
   if with_halving and not (code and labels = 0) then
     labels_to_halve := case method when 'ppi' then nullif(least(3 * labels, judged - labels + 1), judged - labels + 1)
                                    when 'rogan_gladen' then null
-                                   else flywheel.labels_to_halve(tp, fp, fn, tn, passed, judged) end;
+                                   else flywheel.labels_to_halve(cells[1]::bigint, cells[2]::bigint, cells[3]::bigint, cells[4]::bigint, passed, judged) end;
   end if;
 end
 $function$;
@@ -120,7 +111,14 @@ begin atomic
              sum(valued)::bigint as valued, sum(y_sum) as y_sum, sum(f_sum) as f_sum, sum(yf_sum) as yf_sum, sum(ff_sum) as ff_sum
         from (%2$s) as part where lane = 'estimation' group by 1, 2, 3
     ), weighed as (
-      select %4$s as time, %5$s as project, version_id, avg(weight) as mean, avg(weight ^ 2) as square from (%3$s) as part group by 1, 2, 3
+      select "time", project, version_id, sum(n) as labels, sum(weight) as weight, sum(squares) as squares,
+             array[coalesce(max((even).pass) filter (where judge_passed), 0), coalesce(max((even).fail) filter (where judge_passed), 0),
+                   coalesce(max((even).pass) filter (where not judge_passed), 0), coalesce(max((even).fail) filter (where not judge_passed), 0)] as cells
+        from (select *, flywheel._worth(weight, passing, squares, passing_squares) as even
+                from (select %4$s as time, %5$s as project, version_id, judge_passed, count(*) as n, sum(weight) as weight, sum(weight ^ 2) as squares,
+                             coalesce(sum(weight) filter (where human_passed), 0) as passing, coalesce(sum(weight ^ 2) filter (where human_passed), 0) as passing_squares
+                        from (%3$s) as part group by 1, 2, 3, 4) as summed) as of_verdict
+       group by 1, 2, 3
     ), ever as (
       select version_id, sum(tp)::bigint as tp, sum(fp)::bigint as fp, sum(fn)::bigint as fn, sum(tn)::bigint as tn
         from flywheel._cell_counts where grain = 'day' and lane = 'estimation' group by version_id
@@ -131,7 +129,7 @@ begin atomic
            judged.passed::double precision / nullif(judged.judged, 0) as raw_rate,
            estimate.labels, estimate.method, estimate.rate as corrected_rate, estimate.low as corrected_low, estimate.high as corrected_high,
            estimate.live_low, estimate.live_high, estimate.labels_to_halve,
-           nullif(concat_ws('; ', flywheel._coverage_note(estimate.labels, judged.judged, weighed.mean, weighed.square), estimate.note), '') as note,
+           nullif(concat_ws('; ', flywheel._coverage_note(weighed.weight, weighed.squares, judged.judged), estimate.note), '') as note,
            versions.status, versions.annotator_kind, versions.provisional
       from judged
       join flywheel._known_versions as versions using (version_id)
@@ -149,6 +147,7 @@ begin atomic
          where everywhere.judged > 0) as even on true
      cross join lateral flywheel._estimate(versions.annotator_kind = 'code', by_verdict.validator_id is not null, judged.passed, judged.judged,
              coalesce(labelled.tp, 0), coalesce(labelled.fp, 0), coalesce(labelled.fn, 0), coalesce(labelled.tn, 0),
+             case when weighed.labels = labelled.tp + labelled.fp + labelled.fn + labelled.tn then weighed.cells end,
              judged.valued, judged.value_sum, judged.value_squares,
              coalesce(labelled.valued, 0), labelled.y_sum, labelled.f_sum, labelled.yf_sum, labelled.ff_sum,
              coalesce(even.tp, ever.tp, 0), coalesce(even.fp, ever.fp, 0), coalesce(even.fn, ever.fn, 0), coalesce(even.tn, ever.tn, 0), %6$L) as estimate
@@ -388,7 +387,6 @@ select flywheel._grant(role, privilege)
   'execute on function flywheel.corrected_pass_rate(text, timestamptz, timestamptz, text, text, text),
                        flywheel.compare_releases(text, text, text, timestamptz, timestamptz, text, text),
                        flywheel._live_interval(bigint, bigint, bigint, bigint, bigint, bigint), flywheel._points(double precision),
-                       flywheel._evened(bigint, bigint, bigint, bigint, bigint, bigint),
                        flywheel._post_stratified_error(bigint, bigint, bigint, bigint, bigint, bigint),
                        flywheel._difference_in_words(double precision, double precision, double precision)',
   (select format('execute on function %s', oid::regprocedure) from pg_catalog.pg_proc

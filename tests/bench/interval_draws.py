@@ -50,10 +50,12 @@ def _wilson(chance: Generator, runs: int) -> Iterator[Setting]:
         yield Setting(f"rate {theta}, {labels} rows", columns, theta)
 
 
-def _corrected_of(chance: Generator, runs: int, theta: float, tpr: float, tnr: float, labels: int) -> list[Column]:
+def _corrected_of(
+    chance: Generator, runs: int, theta: float, tpr: float, tnr: float, labels: int, judged: int = JUDGED
+) -> list[NDArray[np.int64]]:
     labelled = chance.multinomial(labels, cells(theta, tpr, tnr), runs).T
-    rest = chance.binomial(JUDGED - labels, theta * tpr + (1 - theta) * (1 - tnr), runs)
-    return [*labelled, labelled[0] + labelled[1] + rest, np.full(runs, JUDGED)]
+    rest = chance.binomial(judged - labels, theta * tpr + (1 - theta) * (1 - tnr), runs)
+    return [*labelled, labelled[0] + labelled[1] + rest, np.full(runs, judged)]
 
 
 def _corrected(chance: Generator, runs: int) -> Iterator[Setting]:
@@ -70,6 +72,20 @@ def _corrected_by_verdict(chance: Generator, runs: int) -> Iterator[Setting]:
         fp = chance.binomial(labels // 2, theta * (1 - tpr) / (1 - q), runs)
         columns = pp, labels // 2 - pp, fp, labels // 2 - fp, passed, np.full(runs, JUDGED)
         yield Setting(name, columns, theta)
+
+
+def _corrected_of_two_draws(chance: Generator, runs: int) -> Iterator[Setting]:
+    """Label a tenth of the rows as often as all others, of which people pass fewer."""
+    for name, theta, tpr, tnr, labels in _judged_settings():
+        passed = np.zeros(runs, dtype=np.int64)
+        sums = [np.zeros(runs) for _ in range(8)]
+        for size, rate in ((JUDGED // 10, theta), (JUDGED - JUDGED // 10, theta - 0.1)):
+            pp, pf, fp, ff, judged_pass, _ = _corrected_of(chance, runs, rate, tpr, tnr, labels // 2, size)
+            passed += judged_pass
+            weighed = [count * (size / (labels // 2)) ** power for power in (1, 2) for count in (pp + pf, pp)]
+            weighed += [count * (size / (labels // 2)) ** power for power in (1, 2) for count in (fp + ff, fp)]
+            sums = [one + more for one, more in zip(sums, weighed, strict=True)]
+        yield Setting(name, [*sums, passed, np.full(runs, JUDGED)], 0.1 * theta + 0.9 * (theta - 0.1))
 
 
 def _ratings(quality: float) -> NDArray[np.float64]:
@@ -240,6 +256,12 @@ INTERVALS = {
     "wilson_interval": Interval("flywheel.wilson_interval(a::bigint, b::bigint)", _wilson),
     "corrected_rate": Interval(CORRECTED, _corrected),
     "corrected_rate, labels by verdict": Interval(CORRECTED, _corrected_by_verdict),
+    "corrected_rate, two draws": Interval(
+        """flywheel._worth(a, b, c, d) as passed, lateral flywheel._worth(e, f, g, h) as failed,
+           lateral flywheel._corrected(passed.pass, passed.fail, failed.pass, failed.fail,
+                                       i::bigint, j::bigint, 0.95)""",
+        _corrected_of_two_draws,
+    ),
     "ppi_rate": Interval("flywheel.ppi_rate(a::bigint, b, c, d, e, f, g::bigint, h, i)", _ppi),
     "rogan_gladen": Interval(
         "flywheel.rogan_gladen(a::bigint, b::bigint, c::bigint, d::bigint, e::bigint, f::bigint)", _rogan_gladen

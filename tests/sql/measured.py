@@ -39,7 +39,7 @@ _LABELS = """
 insert into flywheel.labels (label_id, validator_id, span_id, started_at, revision, trace_id, project, annotator,
                              passed, critique, lane, incl_prob, stratum, group_key, split)
 select flywheel.new_id(), versions.validator_id, scores.span_id, scores.started_at, 1, scores.trace_id, scores.project,
-       'ann', %(human)s, 'so', %(lane)s, case %(lane)s when 'estimation' then 0.1 end, %(stratum)s,
+       'ann', %(human)s, 'so', %(lane)s, case %(lane)s when 'estimation' then %(chance)s end, %(stratum)s,
        scores.span_id::text, 'dev'
   from flywheel.scores
   join flywheel.validator_versions as versions using (version_id)
@@ -93,13 +93,13 @@ class Spot:
         *cells: int,
         lane: str = "estimation",
         stratified: bool = False,
+        chance: float = 0.1,
     ) -> None:
-        """Label spans so that a version has these cells: tp, fp, fn, tn."""
+        """Label spans, drawn with this chance, so that a version has these cells: tp, fp, fn, tn."""
         verdicts = [(True, True), (True, False), (False, True), (False, False)]
         for (passed, human), count in zip(verdicts, cells, strict=True):
             stratum = {True: "pass", False: "fail"}[passed] if stratified else "all"
-            given = {"version_id": version, "passed": passed, "human": human, "count": count, "lane": lane}
-            written = connection.execute(
-                _LABELS.encode(), {**given, "stratum": stratum if lane == "estimation" else None, **vars(self)}
-            )
+            cell = {"version_id": version, "passed": passed, "human": human, "count": count}
+            drawn = {"lane": lane, "chance": chance, "stratum": stratum if lane == "estimation" else None}
+            written = connection.execute(_LABELS.encode(), {**cell, **drawn, **vars(self)})
             assert written.rowcount == count
