@@ -122,7 +122,7 @@ def test_an_alert_is_snoozed_for_a_time_or_until_one(pgflywheel: CommandLine, al
     assert "snoozed" in pgflywheel("alerts", "list").stdout
     pgflywheel("alerts", "snooze", alert_id, "--until", "2036-01-01")
     assert "2036-01-01" in pgflywheel("alerts", "show", alert_id).stdout
-    assert "not a duration" in pgflywheel("alerts", "snooze", alert_id, "--for", "ever", exit_code=1).stderr
+    assert "not a duration" in pgflywheel("alerts", "snooze", alert_id, "--for", "ever", exit_code=2).stderr
     pgflywheel("alerts", "snooze", alert_id, exit_code=2)
 
 

@@ -248,7 +248,7 @@ def test_judges_are_listed_with_what_they_ask_and_whether_they_decide(
         (["polite"], "name either a span"),
         (["polite", str(uuid4()), "--output", "x"], "name either a span"),
         (["nobody", "--output", "x"], "there is no validator nobody"),
-        (["polite@x", "--output", "x"], "is not NAME@VERSION"),
+        (["polite@x", "--output", "x"], "is not NAME or NAME@VERSION"),
         (["missing.toml#polite", "--output", "x"], "there is no file missing.toml"),
         (["validators.toml#rude", "--output", "x"], "defines no judge rude"),
         (["polite", str(uuid4())], "there is no span"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -10,10 +9,11 @@ from uuid import UUID
 import click
 
 from pgflywheel.cli.alert_rules import channels, rules
+from pgflywheel.cli.numbers import FiniteRange
 from pgflywheel.cli.options import dsn_option, json_option, run_call, schema_option
 from pgflywheel.cli.people import person, person_option
 from pgflywheel.cli.text import clean, echo, echo_rows, echo_table, one_line
-from pgflywheel.cli.times import TIME
+from pgflywheel.cli.times import DURATION, TIME
 from pgflywheel.errors import InvalidArgument
 
 if TYPE_CHECKING:
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 SHORT = 8
 WATCH_SECONDS = 1.0
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-_AHEAD = re.compile(r"(\d{1,5})([smhd])")
 COLUMNS = ("id", "severity", "rule", "what", "value", "threshold", "n", "since", "state", "verdict")
 
 by_option = person_option("--by", "Who does so")
@@ -114,14 +112,20 @@ def acknowledge(
 
 @alerts.command("snooze")
 @click.argument("alert_id", metavar="ID")
-@click.option("--for", "seconds", metavar="DURATION", help="For how long: 90m, 4h, 2d.")
+@click.option("--for", "lasts", type=DURATION, metavar="DURATION", help="For how long: 90m, 4h, 2d.")
 @click.option("--until", type=TIME, metavar="TIME", help="Until when.")
 @by_option
 @dsn_option
 @schema_option
 @json_option
 def snooze(
-    alert_id: str, seconds: str | None, until: datetime | None, by: str | None, dsn: str, schema: str, as_json: bool
+    alert_id: str,
+    lasts: timedelta | None,
+    until: datetime | None,
+    by: str | None,
+    dsn: str,
+    schema: str,
+    as_json: bool,
 ) -> None:
     """Send no message of an alert for a while; if it is open then, it is told again.
 
@@ -129,14 +133,14 @@ def snooze(
     Example:
         pgflywheel alerts snooze 3d1f52ac --for 4h
     """
-    if (seconds is None) == (until is None):
+    if (lasts is None) == (until is None):
         raise click.UsageError("say either --for or --until")
 
     async def wait(database: Database) -> Alert:
         from pgflywheel.db import alerts as calls
 
         alert = await _one(database, alert_id)
-        end = until or await calls.now(database) + _duration(seconds or "")
+        end = until or await calls.now(database) + (lasts or timedelta())
         await calls.snooze(database, alert.alert_id, end, await person(database, by))
         return await _one(database, str(alert.alert_id))
 
@@ -145,7 +149,7 @@ def snooze(
 
 
 @alerts.command("watch")
-@click.option("--seconds", type=click.FloatRange(min=0), metavar="N", help="Stop after so long (default: never).")
+@click.option("--seconds", type=FiniteRange(min=0), metavar="N", help="Stop after so long (default: never).")
 @dsn_option
 @schema_option
 def watch(seconds: float | None, dsn: str, schema: str) -> None:
@@ -187,13 +191,6 @@ async def _one(database: Database, text: str) -> Alert:
     if alert is None:
         raise InvalidArgument(f"there is no alert {text}", hint="List them: pgflywheel alerts list --all.")
     return alert
-
-
-def _duration(text: str) -> timedelta:
-    found = _AHEAD.fullmatch(text.strip())
-    if not found:
-        raise InvalidArgument(f'"{text}" is not a duration', hint="Write 90m, 4h or 2d.")
-    return timedelta(**{_UNITS[found[2]]: int(found[1])})
 
 
 def _line(alert: Alert) -> list[object]:

@@ -10,7 +10,7 @@ import click
 
 from pgflywheel.cli.options import dsn_option, json_option, run_call, schema_option
 from pgflywheel.cli.text import echo, note
-from pgflywheel.cli.times import TIME
+from pgflywheel.cli.times import since_option, until_option
 
 if TYPE_CHECKING:
     from pgflywheel.db.connect import Database
@@ -21,8 +21,8 @@ STEP_SPANS = 10_000
 
 @click.command("backfill")
 @click.argument("validator")
-@click.option("--since", type=TIME, required=True, metavar="TIME", help="First started_at: ISO 8601, or 2h, 7d ago.")
-@click.option("--until", type=TIME, default="now", show_default=True, metavar="TIME", help="End, not included.")
+@since_option("First started_at: ISO 8601, or 2h, 7d ago.", required=True)
+@until_option("End, not included.", default="now", show_default=True)
 @click.option("--dry-run", is_flag=True, help="Only count what would be judged, and say what it would cost.")
 @click.option("--batch", is_flag=True, help="Use the provider's batch endpoint: cheaper, and within a day.")
 @dsn_option

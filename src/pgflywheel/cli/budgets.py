@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from pgflywheel.cli.numbers import FiniteRange
 from pgflywheel.cli.options import dsn_option, json_option, run_call, schema_option
 from pgflywheel.cli.text import echo, echo_rows
 from pgflywheel.errors import UsageError
@@ -19,7 +20,7 @@ def budgets() -> None:
 @budgets.command("set")
 @click.argument("what", metavar="SCOPE:NAME")
 @click.argument("period", type=PERIOD)
-@click.argument("usd", type=click.FloatRange(min=0))
+@click.argument("usd", type=FiniteRange(0, 1e12))
 @dsn_option
 @schema_option
 @json_option

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pgflywheel.cli.numbers import COUNT
 from pgflywheel.cli.options import dsn_option, json_option, run_call, schema_option
 from pgflywheel.cli.text import clean, echo, echo_rows, echo_table, one_line, to_json
 from pgflywheel.errors import InvalidArgument
@@ -29,7 +30,7 @@ def clusters() -> None:
 @clusters.command("list")
 @project_option
 @click.option("--all", "all_of_them", is_flag=True, help="Merged ones too, and those of former embedders.")
-@click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="So many, the largest.")
+@click.option("--limit", type=COUNT, default=50, show_default=True, help="So many, the largest.")
 @dsn_option
 @schema_option
 @json_option

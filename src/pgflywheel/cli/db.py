@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import click
 
+from pgflywheel.cli.numbers import FiniteRange
 from pgflywheel.cli.options import dsn_option, json_option, schema_option, yes_option
 from pgflywheel.cli.text import clean, echo, note, to_json
 
 lock_timeout_option = click.option(
     "--lock-timeout",
     "lock_timeout_seconds",
-    type=click.FloatRange(min=0),
+    type=FiniteRange(0, 86_400),
     default=5.0,
     show_default=True,
     metavar="SECONDS",

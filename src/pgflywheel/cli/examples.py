@@ -7,6 +7,7 @@ from uuid import UUID
 
 import click
 
+from pgflywheel.cli.numbers import COUNT
 from pgflywheel.cli.options import dsn_option, json_option, run_call, run_list, schema_option
 from pgflywheel.cli.text import echo, echo_rows, one_line
 
@@ -133,7 +134,7 @@ def revoke(example_id: UUID, reason: str, requeue: bool, dsn: str, schema: str, 
 @examples.command("policy")
 @click.argument("project")
 @click.option("--sign-off", type=click.Choice(["auto", "one", "two"]), required=True, help="People besides the author.")
-@click.option("--max-per-user", type=click.IntRange(1), default=20, show_default=True, help="Examples of one end user.")
+@click.option("--max-per-user", type=COUNT, default=20, show_default=True, help="Examples of one end user.")
 @dsn_option
 @schema_option
 @json_option

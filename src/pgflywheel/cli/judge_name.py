@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import click
+
+_NUMBERED = re.compile(r"([^@]*)(?:@([1-9][0-9]{0,5}))?")
 
 
 class JudgeName(click.ParamType["tuple[str, int | None]"]):
@@ -14,7 +17,7 @@ class JudgeName(click.ParamType["tuple[str, int | None]"]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, int | None]:
         """Return the name and the version; None = the newest."""
-        name, at, number = str(value).partition("@")
-        if at and not number.isdigit():
+        found = _NUMBERED.fullmatch(str(value))
+        if not found:
             self.fail(f"{value} is not NAME or NAME@VERSION, as in polite@2", param, ctx)
-        return name, int(number) if at else None
+        return found[1], int(found[2]) if found[2] else None

@@ -12,6 +12,7 @@ import click
 
 from pgflywheel.cli.alignment import align, calibrate, compare, tune
 from pgflywheel.cli.definitions import Question, read
+from pgflywheel.cli.judge_name import JudgeName
 from pgflywheel.cli.judge_trial import Case, Trial, Wanted, ask, built, prepare
 from pgflywheel.cli.options import dsn_option, json_option, run_call, schema_option
 from pgflywheel.cli.text import clean, echo_rows, echo_table, one_line, to_json
@@ -158,10 +159,7 @@ def _wanted(judge: str, schema: str) -> Wanted:
         if not Path(file).is_file():
             raise UsageError(f"there is no file {file}", hint="Write FILE#NAME for a judge of a file.")
         return Wanted(name, None, read(Path(file), schema))
-    name, at, number = judge.partition("@")
-    if at and not number.isdigit():
-        raise UsageError(f"{judge} is not NAME@VERSION", hint="A version is a number, as in polite@2.")
-    return Wanted(name, int(number) if at else None, None)
+    return Wanted(*JudgeName().convert(judge, None, click.get_current_context()), None)
 
 
 def _echo_trial(trial: Trial) -> None:

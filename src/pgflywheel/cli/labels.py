@@ -13,10 +13,11 @@ from uuid import UUID
 
 import click
 
+from pgflywheel.cli.numbers import COUNT
 from pgflywheel.cli.options import dsn_option, json_option, run_call, run_list, schema_option
 from pgflywheel.cli.people import person, person_option
 from pgflywheel.cli.text import echo, echo_rows, one_line
-from pgflywheel.cli.times import TIME
+from pgflywheel.cli.times import now, since_option, until_option
 from pgflywheel.errors import FlywheelError, InvalidArgument
 
 if TYPE_CHECKING:
@@ -34,9 +35,7 @@ reviewer_option = person_option("--reviewer", "Who says it")
 
 def number_option(default: int, text: str) -> Callable[[Command], Command]:
     """Make the option that says how many."""
-    return click.option(
-        "-n", "--number", "number", type=click.IntRange(1), default=default, show_default=True, help=text
-    )
+    return click.option("-n", "--number", "number", type=COUNT, default=default, show_default=True, help=text)
 
 
 @click.group("labels")
@@ -50,7 +49,7 @@ def labels() -> None:
 @click.option(
     "--lane", type=click.Choice(["estimation", "triage"]), help="Only this lane (default: draws, then triage)."
 )
-@click.option("-n", "--number", type=click.IntRange(1), metavar="N", help="Stop after so many labels.")
+@click.option("-n", "--number", type=COUNT, metavar="N", help="Stop after so many labels.")
 @dsn_option
 @schema_option
 def next_label(
@@ -99,8 +98,8 @@ def stats(dsn: str, schema: str, as_json: bool) -> None:
 @labels.command("draw")
 @click.argument("validator")
 @number_option(100, "About how many spans; those drawn before count.")
-@click.option("--since", type=TIME, default=BEGINNING, metavar="TIME", help="Only spans from this time on.")
-@click.option("--before", type=TIME, default=lambda: datetime.now(UTC), metavar="TIME", help="Only spans before it.")
+@since_option("Only spans from this time on.", default=BEGINNING)
+@until_option("Only spans before it.", "before", default=now)
 @click.option("--stratified", is_flag=True, help="By verdict: more where it errs more often.")
 @click.option(
     "--reviewers", type=click.IntRange(1, 100), help="People for each span (default: settings.reviews_wanted)."

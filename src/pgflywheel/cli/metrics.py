@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from pgflywheel.cli import figures
+from pgflywheel.cli import figures, times
 from pgflywheel.cli.csv_text import csv_option, echo_csv
+from pgflywheel.cli.numbers import FiniteRange
 from pgflywheel.cli.options import dsn_option, json_option, run_call, run_list, schema_option
 from pgflywheel.cli.text import clean, echo_rows, echo_table, note, one_line, to_json
-from pgflywheel.cli.times import TIME
 
 if TYPE_CHECKING:
     from pgflywheel.cli.metric_lines import Asked, MetricLine
@@ -27,14 +27,8 @@ WINDOW = timedelta(days=30)
 WHY_CRITIQUE_IS_MISSING = "critiques are left out: they quote spans, and this role may not read content (an admin may)"
 
 
-def _ago(length: timedelta) -> Any:
-    return lambda: datetime.now(UTC) - length
-
-
-since_option = click.option(
-    "--since", type=TIME, default=_ago(WINDOW), metavar="TIME", help="Spans from this time on (default: 30d)."
-)
-until_option = click.option("--until", type=TIME, default=_ago(timedelta()), metavar="TIME", help="Spans before it.")
+since_filter = times.since_option("Spans from this time on (default: 30d).", default=times.ago(WINDOW))
+until_filter = times.until_option("Spans before it.", default=times.now)
 project_option = click.option("--project", metavar="NAME", help="Only of this project.")
 
 
@@ -52,8 +46,8 @@ def metrics() -> None:
 @click.argument("validator", required=False)
 @click.option("--by", type=click.Choice(["node", "release", "environment", "project"]), help="A line for each.")
 @click.option("--grain", type=click.Choice(["minute", "hour", "day"]), help="A line for each of these, in UTC.")
-@since_option
-@until_option
+@since_filter
+@until_filter
 @project_option
 @dsn_option
 @schema_option
@@ -152,8 +146,8 @@ def _print_plots(series: Sequence[Quality]) -> None:
 @click.argument("validator")
 @click.argument("baseline")
 @click.argument("candidate")
-@since_option
-@until_option
+@since_filter
+@until_filter
 @project_option
 @click.option("--environment", metavar="NAME", help="Only of this environment.")
 @dsn_option
@@ -203,10 +197,8 @@ def _print_comparison(row: ReleaseComparison) -> None:
 @metrics.command("top-failures")
 @click.argument("validator", required=False)
 @click.option("-n", "--number", type=click.IntRange(1, 10_000), default=20, show_default=True, help="How many.")
-@click.option(
-    "--since", type=TIME, default=_ago(timedelta(days=1)), metavar="TIME", help="Spans from this time on (default: 1d)."
-)
-@until_option
+@times.since_option("Spans from this time on (default: 1d).", default=times.ago(timedelta(days=1)))
+@until_filter
 @dsn_option
 @schema_option
 @json_option
@@ -321,8 +313,8 @@ def _judge_cells(each: JudgeDrift) -> list[object]:
 
 
 @metrics.command("watch")
-@click.option("--every", type=click.FloatRange(0.2, 3600), default=5.0, show_default=True, help="Seconds between.")
-@click.option("--seconds", type=click.FloatRange(min=0), metavar="N", help="Stop after so long (default: at Ctrl-C).")
+@click.option("--every", type=FiniteRange(0.2, 3600), default=5.0, show_default=True, help="Seconds between.")
+@click.option("--seconds", type=FiniteRange(min=0), metavar="N", help="Stop after so long (default: at Ctrl-C).")
 @project_option
 @dsn_option
 @schema_option

@@ -10,7 +10,7 @@ import click
 
 from pgflywheel.cli.options import dsn_option, run_call, schema_option
 from pgflywheel.cli.text import clean, note
-from pgflywheel.cli.times import TIME
+from pgflywheel.cli.times import since_option, until_option
 from pgflywheel.errors import UsageError
 
 if TYPE_CHECKING:
@@ -35,8 +35,8 @@ LEAST_JUDGED = 5
     show_default=True,
     help="The file to write; - is stdout.",
 )
-@click.option("--since", type=TIME, metavar="TIME", help="Spans from this time on (default: 30d).")
-@click.option("--until", type=TIME, metavar="TIME", help="Spans before it (default: now).")
+@since_option("Spans from this time on (default: 30d).")
+@until_option("Spans before it (default: now).")
 @click.option("--project", metavar="NAME", help="Only of this project.")
 @dsn_option
 @schema_option

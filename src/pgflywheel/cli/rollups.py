@@ -6,12 +6,12 @@ from datetime import datetime
 
 import click
 
+from pgflywheel.cli import times
 from pgflywheel.cli.options import dsn_option, json_option, run_call, schema_option
 from pgflywheel.cli.text import echo, echo_rows
-from pgflywheel.cli.times import TIME
 
-since_option = click.option("--since", type=TIME, metavar="TIME", help="First day: ISO 8601, or 2h, 7d ago.")
-until_option = click.option("--until", type=TIME, metavar="TIME", help="End, whose day counts unless it is midnight.")
+since_option = times.since_option("First day: ISO 8601, or 2h, 7d ago.")
+until_option = times.until_option("End, whose day counts unless it is midnight.")
 
 
 @click.group("rollups")

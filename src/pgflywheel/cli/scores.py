@@ -10,15 +10,13 @@ import click
 
 from pgflywheel.cli.options import dsn_option, json_option, run_call, run_list, schema_option
 from pgflywheel.cli.text import echo_rows, one_line
-from pgflywheel.cli.times import TIME
+from pgflywheel.cli.times import since_option, until_option
 
 validator_filter = click.option("--validator", metavar="NAME", help="Only of this validator.")
 project_filter = click.option("--project", metavar="NAME", help="Only of this project.")
 node_filter = click.option("--node", metavar="NAME", help="Only of this step.")
-since_filter = click.option(
-    "--since", type=TIME, metavar="TIME", help="Only of spans from this time on, or 2h, 7d ago."
-)
-before_filter = click.option("--before", type=TIME, metavar="TIME", help="Only of spans before this time.")
+since_filter = since_option("Only of spans from this time on, or 2h, 7d ago.")
+before_filter = until_option("Only of spans before this time.", "before")
 
 
 @click.group("scores")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pgflywheel.cli import figures
+from pgflywheel.cli.numbers import COUNT
 from pgflywheel.cli.options import dsn_option, json_option, run_call, run_list, schema_option, yes_option
 from pgflywheel.cli.text import echo, echo_rows, echo_table, one_line
 
@@ -20,7 +21,7 @@ RUNS = ("asked (UTC)", "judge", "n", "unscored", "agreement", "p value", "change
 VERDICTS = {True: "pass", False: "fail", None: ""}
 CHANGED = {True: "ALARM", False: "no", None: figures.NO_DATA}
 validator_option = click.option("--validator", metavar="NAME", help="Of this judge only.")
-limit_option = click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="So many at most.")
+limit_option = click.option("--limit", type=COUNT, default=50, show_default=True, help="So many at most.")
 
 
 @click.group("sentinels")

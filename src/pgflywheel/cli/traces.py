@@ -12,7 +12,7 @@ import click
 
 from pgflywheel.cli.options import dsn_option, json_option, run, run_call, schema_option, yes_option
 from pgflywheel.cli.text import clean, echo, echo_rows, note, one_line, to_json
-from pgflywheel.cli.times import TIME
+from pgflywheel.cli.times import TIME, since_option, until_option
 from pgflywheel.errors import CheckFailed, UsageError
 
 if TYPE_CHECKING:
@@ -118,8 +118,8 @@ def import_traces(
 
 @traces.command("list")
 @click.option("--project", metavar="NAME", help="Only of this project.")
-@click.option("--since", type=TIME, metavar="TIME", help="Only from this time on: ISO 8601, or 2h, 7d ago.")
-@click.option("--before", type=TIME, metavar="TIME", help="Only before this time.")
+@since_option("Only from this time on: ISO 8601, or 2h, 7d ago.")
+@until_option("Only before this time.", "before")
 @click.option("--limit", type=click.IntRange(1, 10_000), default=20, show_default=True, help="How many.")
 @dsn_option
 @schema_option

@@ -21,6 +21,7 @@ from pgflywheel.cli.definitions import (
     read,
     version_pair,
 )
+from pgflywheel.cli.numbers import COUNT
 from pgflywheel.cli.options import dsn_option, json_option, run_call, schema_option
 from pgflywheel.cli.text import clean, echo, echo_rows, one_line, to_json
 from pgflywheel.errors import CheckFailed, UsageError
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from pgflywheel.db.connect import Database
     from pgflywheel.db.validators import ListedVersion, Trial, VersionStatus
 
-version_option = click.option("--version", type=click.IntRange(1), metavar="N", help="Which version (default: newest).")
+version_option = click.option("--version", type=COUNT, metavar="N", help="Which version (default: newest).")
 
 
 @click.group("validators")
@@ -212,8 +213,8 @@ def retire(name: str, dsn: str, schema: str, as_json: bool) -> None:
 
 @validators.command("diff")
 @click.argument("name_or_file")
-@click.option("--from", "older", type=click.IntRange(1), metavar="N", help="Older version (default: the one before).")
-@click.option("--to", "newer", type=click.IntRange(1), metavar="N", help="Newer version (default: the newest).")
+@click.option("--from", "older", type=COUNT, metavar="N", help="Older version (default: the one before).")
+@click.option("--to", "newer", type=COUNT, metavar="N", help="Newer version (default: the newest).")
 @dsn_option
 @schema_option
 @json_option

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from pgflywheel.cli.numbers import FiniteRange
 from pgflywheel.cli.options import dsn_option, json_option, run, run_call, schema_option
 from pgflywheel.cli.text import echo_rows
 from pgflywheel.errors import UsageError
@@ -32,12 +33,8 @@ def worker() -> None:
 @click.option("--until-idle", is_flag=True, help="End when nothing is queued, running or due within a minute.")
 @click.option("--metrics-port", type=click.IntRange(1, 65_535), help="Serve /metrics and /health on 127.0.0.1.")
 @click.option("--name", help="Name in worker status; else host:pid.")
-@click.option(
-    "--lease-seconds", type=click.FloatRange(3, 3600), default=30, show_default=True, help="Length of the lease."
-)
-@click.option(
-    "--grace-seconds", type=click.FloatRange(0, 3600), default=30, show_default=True, help="Time to finish in."
-)
+@click.option("--lease-seconds", type=FiniteRange(3, 3600), default=30, show_default=True, help="Length of the lease.")
+@click.option("--grace-seconds", type=FiniteRange(0, 3600), default=30, show_default=True, help="Time to finish in.")
 @click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True, help="On stderr.")
 @click.option("--verbose", "-v", is_flag=True, help="Log every batch.")
 @dsn_option
