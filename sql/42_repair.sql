@@ -178,6 +178,7 @@ begin
     raise exception using errcode = 'WF009', message = format('lane is %s, neither batch nor null', start_backfill.lane),
       hint = 'Without a lane the validator judges where it always does.';
   end if;
+  perform flywheel._lock_validator(start_backfill.name);     -- of two at once the second finds that of the first
   select backfill_id into found_id from flywheel._backfills as past
    where past.version_id = chosen.version_id and past.since = start_backfill.since
      and past.finished_at is null and past.until <= start_backfill.until and past.lane is not distinct from start_backfill.lane

@@ -38,24 +38,51 @@ as $function$
 $function$;
 comment on function flywheel._spent_before is 'Internal: what the recorded calls of a validator, provider or project cost since a day.';
 
--- set_budget: a new budget begins with what the calls of its period cost already.
+-- _pay_open_calls: calls on their way when a budget is set fall under it, too; returns what is set aside for them. Twice, since more may
+-- set out until nobody can: who begins a call holds its provider, and looks for budgets after that. Locks as _end_calls() does.
+create or replace function flywheel._pay_open_calls(made flywheel.budgets, first_day date) returns double precision
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  for turn in 1 .. 2 loop
+    with concerned as materialized (
+      select held.call_id
+        from flywheel._reservations as held
+        left join flywheel.validator_versions as versions on versions.version_id = held.version_id
+        left join flywheel.validators using (validator_id)
+       where case made.scope when 'validator' then validators.name when 'provider' then held.provider else held.call ->> 'project' end = made.name
+         and held.reserved_at >= flywheel._day_start(_pay_open_calls.first_day) and made.budget_id <> all (held.budget_ids)
+       order by held.call_id for update of held)
+    update flywheel._reservations as held set budget_ids = array(select each.id from unnest(held.budget_ids || made.budget_id) as each(id) order by each.id)
+      from concerned where concerned.call_id = held.call_id;
+    perform from flywheel._provider_states as state order by state.provider for no key update;
+  end loop;
+  return (select coalesce(sum(held.usd), 0) from flywheel._reservations as held where made.budget_id = any (held.budget_ids));
+end
+$function$;
+comment on function flywheel._pay_open_calls is 'Internal: let calls on their way fall under a new budget; returns what is set aside for them.';
+
+-- set_budget: a new budget begins with what the calls of its period cost already, or may cost.
 create or replace function flywheel.set_budget(scope text, name text, period text, cap_usd double precision) returns boolean
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 declare
   first_day date := flywheel._period_start(set_budget.period, now());
-  made uuid;
+  made flywheel.budgets;
+  reserved double precision;
   touched integer;
 begin
   perform flywheel._require_budgeted(set_budget.scope, set_budget.name, set_budget.period, set_budget.cap_usd);
   insert into flywheel.budgets (budget_id, scope, name, period, cap_usd)
   values (flywheel.new_id(), set_budget.scope, set_budget.name, set_budget.period, set_budget.cap_usd)
       on conflict on constraint budget_is_set_once do nothing
-  returning budgets.budget_id into made;
-  if made is not null then
-    insert into flywheel._budget_periods (budget_id, started_on, spent_usd)
-    values (made, first_day, flywheel._spent_before(set_budget.scope, set_budget.name, first_day));
+  returning budgets.* into made;
+  if made.budget_id is not null then
+    reserved := flywheel._pay_open_calls(made, first_day);
+    insert into flywheel._budget_periods (budget_id, started_on, spent_usd, reserved_usd)
+    values (made.budget_id, first_day, flywheel._spent_before(set_budget.scope, set_budget.name, first_day), reserved);
     return true;
   end if;
   update flywheel.budgets set cap_usd = set_budget.cap_usd, changed_at = now()

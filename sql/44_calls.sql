@@ -180,8 +180,9 @@ as $function$
 $function$;
 comment on function flywheel._weigh_calls is 'Internal: the decision on each of some calls; the rows it goes by are locked.';
 
--- _begin_calls: one statement for many calls. Providers are locked first, then budgets, each in the order of their keys. Where
--- no budget is concerned, a crash of the server may forget the reservations: there is nothing to wait for the disk for.
+-- _begin_calls: one statement for many calls. Providers are locked first, then budgets, each in the order of their keys; which budgets
+-- there are is asked with the providers in hand: who sets one has them, too. Where no budget is concerned, a crash of the server may
+-- forget the reservations: there is nothing to wait for the disk for.
 -- Planning anew would take longer than the work; the hot tables are empty when they are analysed, and full when they are read.
 create or replace function flywheel._begin_calls(worker_id uuid, calls jsonb)
 returns table (call_id uuid, decision text, wait_seconds double precision, detail text, reply jsonb)
@@ -191,12 +192,13 @@ set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off
 as $function$
 #variable_conflict use_column
 declare
-  asked flywheel._reservations[] := flywheel._asked_calls(_begin_calls.worker_id, _begin_calls.calls);
+  asked flywheel._reservations[];
   at timestamptz;
 begin
   perform from flywheel._provider_states as state
-    where state.provider in (select call.provider from unnest(asked) as call)
+    where state.provider in (select call ->> 'provider' from jsonb_array_elements(_begin_calls.calls) as call)
     order by state.provider for no key update;
+  asked := flywheel._asked_calls(_begin_calls.worker_id, _begin_calls.calls);
   at := clock_timestamp();
   if not flywheel._lock_budgets(array(select distinct budget_id from unnest(asked) as call cross join unnest(call.budget_ids) as budget_id), at) then
     perform set_config('synchronous_commit', 'off', true);

@@ -93,11 +93,16 @@ comment on function flywheel._read_judgements is
   'Internal: the spans of claimed calls that a judge version means and has not judged, with parents, documents and session where its context says so.';
 
 -- _write_judgements: a score that is there already stays. What was said with an example that was revoked meanwhile is
--- not written: the span is asked about again, with others.
+-- not written: the span is asked about again, with others. So nobody revokes one between the look at it and the commit: who comes
+-- to do so finds the score.
 create or replace function flywheel._write_judgements(judgements jsonb) returns integer
 language sql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $function$
+  select from flywheel.examples
+   where example_id in (select shot.id::uuid from jsonb_array_elements(judgements) as said
+                         cross join lateral jsonb_array_elements_text(case jsonb_typeof(said -> 'shots') when 'array' then said -> 'shots' else '[]' end) as shot(id))
+   order by example_id for key share;
   with all_said as materialized (
     select said.*, exists (select from flywheel.examples where example_id = any (said.shots) and status = 'revoked') as misled
       from jsonb_to_recordset(judgements) as said(

@@ -130,7 +130,8 @@ comment on function flywheel._enter_lines is 'Internal: make lines of the calls 
 
 -- _begin_lines: spans leave their claims for a batch, with the money of all their votes set aside, or they do not.
 -- decision: line (to be written into the file), kept (a vote that is known), cached (all votes of the span are known: it is
--- still claimed), twice (another batch has the span: its claim is ended), released, wait, over_budget or void.
+-- still claimed), twice (another batch has the span: its claim is ended), released, wait, over_budget or void. Who enters lines has the
+-- provider, so that of two claims of one span the second finds the lines of the first; a batch that was returned takes none.
 create or replace function flywheel._begin_lines(worker_id uuid, batch_id uuid, provider text, model text, calls jsonb)
 returns table (call_id uuid, decision text, wait_seconds double precision, detail text, reply jsonb)
 language plpgsql volatile security definer
@@ -139,16 +140,20 @@ as $function$
 #variable_conflict use_column
 declare
   held uuid[] := flywheel._lock_fences(_begin_lines.worker_id, array(select distinct (call ->> 'fence')::uuid from jsonb_array_elements(_begin_lines.calls) as call));
-  twice uuid[] := flywheel._lines_there(_begin_lines.calls);
+  twice uuid[];
   known jsonb;
   entered uuid[];
 begin
+  perform from flywheel._batches as batches where batches.batch_id = _begin_lines.batch_id for key share;
+  perform from flywheel._provider_states as state where state.provider = _begin_lines.provider for no key update;
+  twice := flywheel._lines_there(_begin_lines.calls);
   select coalesce(jsonb_agg(to_jsonb(begun) || jsonb_build_object('fence', call.value ->> 'fence')), '[]') into known
     from flywheel._begin_calls(_begin_lines.worker_id,
            (select coalesce(jsonb_agg(each), '[]') from jsonb_array_elements(_begin_lines.calls) as each where (each ->> 'fence')::uuid <> all (twice))) as begun
     join jsonb_array_elements(_begin_lines.calls) as call on (call.value ->> 'call_id')::uuid = begun.call_id;
   entered := array(select said.fence from jsonb_to_recordset(known) as said(fence uuid, decision text)
                     where said.fence = any (held)
+                      and not exists (select from flywheel._batches as batches where batches.batch_id = _begin_lines.batch_id and batches.closed_at is not null)
                     group by said.fence having bool_and(said.decision in ('go', 'cached')) and bool_or(said.decision = 'go'));
   if cardinality(entered) > 0 then
     insert into flywheel._batches (batch_id, provider, model, worker_id, next_poll_at)

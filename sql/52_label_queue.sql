@@ -104,7 +104,8 @@ end
 $function$;
 comment on function flywheel._dry_refill is 'Internal: queue spans for triage where none is left, and lease some to a reviewer.';
 
--- claim_labels: what a reviewer holds comes back to them first, then draws, then triage.
+-- claim_labels: what a reviewer holds comes back to them first, then draws, then triage. What is over is renewed unless it is being
+-- given to somebody else, who passes over what is being renewed: both lock the item first.
 create or replace function flywheel.claim_labels(validator text, reviewer text, n integer default 10, from_lane text default null,
   lease_seconds integer default null)
 returns table (item_id uuid, span_id uuid, started_at timestamptz, revision integer, lane text, adjudication boolean, leased_until timestamptz,
@@ -121,11 +122,16 @@ begin
   perform flywheel._require_person(claim_labels.reviewer);
   perform flywheel._require_claim(claim_labels.reviewer, claim_labels.n, claim_labels.from_lane);
   select * into asked from flywheel._question(claim_labels.validator);
+  with mine as materialized (
+    select items.item_id
+      from flywheel._label_claims as claims
+      join flywheel._label_items as items using (item_id)
+      join flywheel.spans on (spans.span_id, spans.started_at, spans.revision) = (items.span_id, items.started_at, items.revision)
+     where claims.reviewer = claim_labels.reviewer and claims.state = 'leased'
+       and items.validator_id = asked.validator_id and items.closed_at is null and items.lane = coalesce(claim_labels.from_lane, items.lane)
+       for no key update of items skip locked)
   update flywheel._label_claims as claims set leased_until = until
-    from flywheel._label_items as items, flywheel.spans
-   where items.item_id = claims.item_id and items.validator_id = asked.validator_id and items.closed_at is null
-     and (spans.span_id, spans.started_at, spans.revision) = (items.span_id, items.started_at, items.revision)
-     and claims.reviewer = claim_labels.reviewer and claims.state = 'leased' and items.lane = coalesce(claim_labels.from_lane, items.lane);
+    from mine where mine.item_id = claims.item_id and claims.reviewer = claim_labels.reviewer and claims.state = 'leased';
   get diagnostics held = row_count;
   if held < claim_labels.n then
     held := held + flywheel._take_items(asked.validator_id, claim_labels.reviewer, claim_labels.n - held, claim_labels.from_lane, until);
@@ -141,7 +147,7 @@ begin
       from flywheel._label_claims as claims
       join flywheel._label_items as items using (item_id)
       join flywheel.spans as span on (span.span_id, span.started_at, span.revision) = (items.span_id, items.started_at, items.revision)
-     where claims.reviewer = claim_labels.reviewer and claims.state = 'leased' and items.validator_id = asked.validator_id
+     where claims.reviewer = claim_labels.reviewer and claims.state = 'leased' and claims.leased_until >= now() and items.validator_id = asked.validator_id
        and items.closed_at is null and items.lane = coalesce(claim_labels.from_lane, items.lane)
      order by items.lane, items.priority desc, items.item_id limit claim_labels.n;
 end

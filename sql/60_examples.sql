@@ -216,6 +216,7 @@ language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 begin
+  perform from flywheel.example_policies as policies where policies.project in (select added.project from added) order by policies.project for share;  -- it holds until they are there
   perform flywheel._settle_example(touched.validator_id, touched.span_id, touched.revision)
      from (select distinct added.validator_id, added.span_id, added.revision from added where added.annotator_kind = 'human') as touched;
   return null;
@@ -235,6 +236,7 @@ declare
   fix flywheel.fixes;
   made flywheel.examples;
 begin
+  perform from flywheel.example_policies as policies where policies.project in (select added.project from added) order by policies.project for share;  -- it holds until they are there
   for fix in select * from added where added.split = 'train' order by added.fixed_at, added.fix_id loop
     update flywheel.examples as e
        set status = 'revoked', revoked_reason = 'superseded', changed_at = now()

@@ -22,7 +22,7 @@ $function$;
 comment on function flywheel.set_example_policy is
   'Say how many people besides the author sign the examples of a project (auto, one, two), and how many one end user may own; returns how many become servable by it.';
 
--- _serve_signed: enough signatures approve a candidate; what is approved is shown.
+-- _serve_signed: enough signatures approve a candidate; what is approved is shown. Whoever signs it now is waited for, and counted.
 create or replace function flywheel._serve_signed(example_id uuid) returns text
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -32,6 +32,7 @@ declare
   signed integer;
   now_status text;
 begin
+  perform from flywheel.examples as e where e.example_id = _serve_signed.example_id for no key update;
   select (flywheel._example_policy(e.project)).signers, e.status into needed, now_status
     from flywheel.examples as e where e.example_id = _serve_signed.example_id;
   select count(*) into signed from flywheel.sign_offs
