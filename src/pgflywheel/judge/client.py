@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 from array import array
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager, suppress
@@ -32,6 +33,7 @@ MOST_FILE_BYTES, MOST_LINE_BYTES = 1 << 30, 16 << 20
 MOST_FILE_SECONDS = 3600.0  # however slowly a file comes, its worker has other batches
 FILE_MS = 600_000  # a file of requests takes longer than a request
 _VECTOR_BYTES = 32 * 4096  # of one vector as JSON
+_ID = re.compile(r"(?!\.{1,2}$)[\w.~:@+=,-]{1,500}", re.ASCII)
 _most_bytes: ContextVar[int] = ContextVar("most_bytes", default=MOST_OBJECT_BYTES)
 
 
@@ -88,10 +90,11 @@ class Client:
         return _id(_json(response))
 
     async def create_batch(self, file_id: str, metadata: Mapping[str, str] | None = None) -> dict[str, Any]:
-        """Begin a batch of chat completions."""
+        """Begin a batch of chat completions; what is returned has an id."""
         request = {"input_file_id": file_id, "endpoint": f"/v1{CHAT}", "completion_window": "24h"}
         body = json.dumps({**request, "metadata": dict(metadata or {})}).encode()
-        return await self._object("POST", "/batches", body)
+        told = await self._object("POST", "/batches", body)
+        return {**told, "id": _id(told)}
 
     async def batch(self, batch_id: str) -> dict[str, Any]:
         """Return a batch as the endpoint tells it now."""
@@ -102,9 +105,9 @@ class Client:
         return await self._object("POST", f"/batches/{batch_id}/cancel", b"{}")
 
     async def batches(self, most: int = 100) -> list[dict[str, Any]]:
-        """Return the newest batches, to find one whose id was lost."""
+        """Return the newest batches that have an id, to find one whose id was lost."""
         found = (await self._object("GET", f"/batches?limit={most}")).get("data")
-        return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
+        return [each for each in found if _named(each)] if isinstance(found, list) else []
 
     async def download(self, file_id: str) -> AsyncIterator[bytes]:
         """Yield the lines of a file as they come."""
@@ -317,9 +320,15 @@ def _length(vector: Any) -> int:
 
 
 def _id(payload: Any) -> str:
-    if not isinstance(payload, dict) or not isinstance(payload.get("id"), str):
+    if not _named(payload):
         raise failure_of(200, "the reply names no id", {})
     return cast(str, payload["id"])
+
+
+def _named(payload: Any) -> bool:
+    """Tell whether an object has an id that can stand in an address."""
+    found = payload.get("id") if isinstance(payload, dict) else None
+    return isinstance(found, str) and _ID.fullmatch(found) is not None
 
 
 def _cause(error: BaseException) -> str:

@@ -42,12 +42,18 @@ def answer_of(raw: bytes, prices: Prices | None) -> dict[str, Any] | None:
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
     response = line.get("response")
-    if not isinstance(response, Mapping):
-        return {"call_id": call_id, **_unasked(line.get("error"))}
     try:
-        return {"call_id": call_id, **_answered(response, prices)}
+        said = _answered(response, prices) if isinstance(response, Mapping) else _unasked(line.get("error"))
     except CallFailed as failure:
-        return {"call_id": call_id, **_failed(failure)}
+        said = _failed(failure)
+    except RecursionError:  # it could just be read
+        return unreadable(call_id, "the line is nested too deeply")
+    return {"call_id": call_id, **said}
+
+
+def unreadable(call_id: UUID, why: str) -> dict[str, Any]:
+    """Return the end of a call of whose answer nothing can be kept."""
+    return {"call_id": call_id, **_failed(failure_of(200, why, {}))}
 
 
 def end_of(back: Back) -> dict[str, Any]:
@@ -97,8 +103,8 @@ def score_of(back: Back, judgement: Judgement) -> dict[str, Any]:
 
 def _answered(response: Mapping[str, Any], prices: Prices | None) -> dict[str, Any]:
     status, body = response.get("status_code"), response.get("body")
-    if status != 200:
-        raise failure_of(status if isinstance(status, int) else 500, body, {})
+    if not isinstance(status, int) or status != 200:
+        raise failure_of(status if isinstance(status, int) and 100 <= status < 600 else 500, body, {})
     reply = reply_of(body, 200, 0.0)
     reading = read(reply)
     cost = cost_usd(reply.usage, prices, batch=True)

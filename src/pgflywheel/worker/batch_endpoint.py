@@ -220,7 +220,7 @@ class Tray:
         client, name = self.endpoint.client, f"{draft.batch_id}.jsonl"
         file_id = await client.upload(name, b"".join(draft.lines))
         told = await client.create_batch(file_id, {OUR_KEY: str(draft.batch_id)})
-        remote_id = str(told.get("id"))
+        remote_id: str = told["id"]
         if not await batches.submitted(self.site.database, draft.batch_id, remote_id):
             await client.cancel_batch(remote_id)  # it was given up while this worker stood still
         log.info("handed in", extra={"batch": str(draft.batch_id), "remote": remote_id, "lines": len(draft.lines)})

@@ -20,7 +20,8 @@ from pgflywheel.db.batches import Back, Open
 from pgflywheel.errors import FlywheelError
 from pgflywheel.judge.client import Client
 from pgflywheel.judge.failures import CallFailed
-from pgflywheel.worker.batch_answers import answer_of, end_of, without_score
+from pgflywheel.judge.records import storable
+from pgflywheel.worker.batch_answers import MOST_DETAIL, answer_of, end_of, unreadable, without_score
 from pgflywheel.worker.batch_endpoint import OUR_KEY, Desk
 from pgflywheel.worker.endpoints import Endpoint
 from pgflywheel.worker.faults import fault_of
@@ -86,8 +87,8 @@ class Polls:
             await batches.leave(self.site.database, batch.batch_id, None)
             return
         for told in await client.batches():
-            if (told.get("metadata") or {}).get(OUR_KEY) == str(batch.batch_id):
-                await batches.submitted(self.site.database, batch.batch_id, str(told.get("id")))
+            if _ours(told) == str(batch.batch_id):
+                await batches.submitted(self.site.database, batch.batch_id, told["id"])
                 return
         await self._give_back(batch, 0, "not_handed_in", "its worker ended before the endpoint had it")
 
@@ -121,15 +122,28 @@ class Polls:
                     if (answer := answer_of(raw, prices)) is not None:
                         answers.append(answer)
                     if len(answers) >= PAGE:
-                        await batches.answer(self.site.database, batch.batch_id, answers)
+                        await self._enter(batch, answers)
                         answers = []
-                await batches.answer(self.site.database, batch.batch_id, answers)
+                await self._enter(batch, answers)
         status = str(told.get("status"))
         await batches.miss(self.site.database, batch.batch_id, f"the batch has {status} without it")
         while backs := await batches.answered(self.site.database, batch.batch_id, PAGE):
             await self._end(worker_id, batch, backs)
         await batches.close(self.site.database, batch.batch_id, status, _errors(told) or None)
         log.info("a batch is read", extra={"batch": str(batch.batch_id), "status": status})
+
+    async def _enter(self, batch: Open, answers: list[dict[str, Any]]) -> None:
+        """Enter a page of answers; one that cannot be stored with the others is entered as one nobody can read."""
+        try:
+            await batches.answer(self.site.database, batch.batch_id, answers)
+        except FlywheelError as error:
+            if fault_of(error) is None:
+                raise
+            if len(answers) > 1:
+                for answer in answers:
+                    await self._enter(batch, [answer])
+                return
+            await batches.answer(self.site.database, batch.batch_id, [unreadable(answers[0]["call_id"], error.message)])
 
     async def _end(self, worker_id: UUID, batch: Open, backs: list[Back]) -> None:
         """End a page of spans; what cannot be stored with the others is ended by itself, at last without its score."""
@@ -157,5 +171,12 @@ def _errors(told: Mapping[str, Any]) -> str:
     """Return what the endpoint says is wrong with a batch as a whole."""
     errors = told.get("errors")
     data = errors.get("data") if isinstance(errors, Mapping) else None
-    said = [str(each.get("message") or each.get("code")) for each in data or () if isinstance(each, Mapping)]
-    return "; ".join(said[:3])
+    found = [each for each in data if isinstance(each, Mapping)] if isinstance(data, list) else []
+    said = [each.get("message") or each.get("code") for each in found[:3]]
+    return storable("; ".join(each[:MOST_DETAIL] for each in said if isinstance(each, str)))
+
+
+def _ours(told: Mapping[str, Any]) -> Any:
+    """Return which batch of ours one at the endpoint says it is."""
+    metadata = told.get("metadata")
+    return metadata.get(OUR_KEY) if isinstance(metadata, Mapping) else None
