@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from psycopg.conninfo import make_conninfo
 
+from tests.sql.exampling import example, polite
+
 from .conftest import CommandLine, Connection
 
 POLITE = """
@@ -87,3 +89,22 @@ def test_an_alert_is_acknowledged_by_the_login(reviewer: tuple[str, CommandLine]
         [alert_id],
     )
     assert f"was noise, says {name}." in review("alerts", "ack", alert_id, "noise").stdout
+
+
+def test_an_example_is_signed_by_whoever_uses_the_machine(pgflywheel: CommandLine, connection: Connection) -> None:
+    polite(connection)
+    shown = example(connection, 0, output="you are welcome")
+    pgflywheel("examples", "sign", shown)
+    assert "carol" in pgflywheel("examples", "show", shown).stdout
+
+
+def test_a_machine_without_a_name_for_its_user_says_how_to_give_one(
+    pgflywheel: CommandLine, definitions: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pgflywheel("validators", "apply", definitions(POLITE), "--activate")
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("os.getuid", lambda: 2**31 - 7)
+    said = pgflywheel("labels", "next", "polite", input="p\n", exit_code=2).stderr
+    assert "error: nobody says who acts" in said
+    assert "PGFLYWHEEL_REVIEWER" in said

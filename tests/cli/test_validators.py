@@ -146,6 +146,12 @@ async def judges(text):
 
 async def sleeps(text):
     await asyncio.sleep(60)
+
+async def leaves(text):
+    raise SystemExit(7)
+
+def plain(text):
+    return True
 """
 OWN = """
 [[validator]]
@@ -165,6 +171,8 @@ time_limit_ms = 50
         ("judges", "judge", None, 0),
         ("absent", "bulk", "missing_callable", 1),
         ("absent", "judge", "missing_callable", 1),
+        ("plain", "judge", "missing_callable", 1),
+        ("leaves", "judge", "raised", 1),
     ],
 )
 def test_a_check_of_the_folder_runs_under_its_limits(
@@ -181,6 +189,7 @@ def test_a_check_of_the_folder_runs_under_its_limits(
     file.with_name("own_checks_of_this_test.py").write_text(OWN_CHECKS)
     told = pgflywheel.json("validators", "test", "own", "--file", file, "--output", "x", exit_code=exit_code)
     assert told["unscored_reason"] == reason
+    assert reason != "timed_out" or "took longer than 50 ms" in told["detail"]
     sys.modules.pop("own_checks_of_this_test", None)
 
 

@@ -19,7 +19,7 @@ from psycopg.conninfo import make_conninfo
 
 from pgflywheel.__main__ import main
 from pgflywheel.cli.main import NOUNS, cli
-from pgflywheel.cli.options import root_error
+from pgflywheel.cli.options import confirm, root_error
 from pgflywheel.errors import Unreachable
 
 NO_DSN = dict.fromkeys(("PGFLYWHEEL_DSN", "DATABASE_URL", "PGHOST", "PGDATABASE", "PGUSER", "PGPORT"))
@@ -169,6 +169,22 @@ def test_drop_asks_first_and_no_means_no(dsn: str) -> None:
     assert result.exit_code == 1
     assert "with all spans" in result.stderr
     assert run("db", "verify", "--dsn", dsn).exit_code == 0
+
+
+def test_where_nobody_can_answer_the_question_names_the_option(dsn: str) -> None:
+    result = run("db", "drop", "--dsn", dsn, input="")
+    assert result.exit_code == 2
+    assert "error: nobody answered" in result.stderr
+    assert "hint: Pass --yes" in result.stderr
+
+
+def test_ctrl_c_at_a_question_is_an_interrupt(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("click.termui.visible_prompt_func", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        confirm(False, "Drop it?")
 
 
 def test_sql_is_printed_without_a_database() -> None:

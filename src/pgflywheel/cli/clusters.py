@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import getpass
-import os
 from typing import TYPE_CHECKING
 
 import click
 
 from pgflywheel.cli.numbers import COUNT
 from pgflywheel.cli.options import dsn_option, json_option, run_call, schema_option
+from pgflywheel.cli.people import person, person_option
 from pgflywheel.cli.text import clean, echo, echo_rows, echo_table, one_line, to_json
 from pgflywheel.errors import InvalidArgument
 
@@ -86,23 +85,23 @@ def show(cluster: str, count: int, dsn: str, schema: str, as_json: bool) -> None
 @clusters.command("rename")
 @click.argument("cluster")
 @click.argument("name", required=False)
+@person_option("--by", "Who names it")
 @dsn_option
 @schema_option
 @json_option
-def rename(cluster: str, name: str | None, dsn: str, schema: str, as_json: bool) -> None:
+def rename(cluster: str, name: str | None, by: str | None, dsn: str, schema: str, as_json: bool) -> None:
     """Give a cluster a NAME that stays; without one it is called by its words again.
 
     \b
     Example:
         pgflywheel clusters rename 3d1f52ac "lost card"
     """
-    by = os.environ.get("PGFLYWHEEL_REVIEWER") or getpass.getuser()
 
     async def say(database: Database) -> Cluster:
         from pgflywheel.db import clusters as calls
 
         one = await _one(database, cluster)
-        await calls.rename(database, one.cluster_id, name, by)
+        await calls.rename(database, one.cluster_id, name, await person(database, by))
         return await _one(database, str(one.cluster_id))
 
     renamed = run_call(say, dsn, schema)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import click
 
 from pgflywheel.cli.numbers import FiniteRange
-from pgflywheel.cli.options import dsn_option, json_option, schema_option, yes_option
-from pgflywheel.cli.text import clean, echo, note, to_json
+from pgflywheel.cli.options import confirm, dsn_option, json_option, schema_option, yes_option
+from pgflywheel.cli.text import clean, echo, to_json
 
 lock_timeout_option = click.option(
     "--lock-timeout",
@@ -62,7 +62,7 @@ def downgrade(revision: str, dsn: str, schema: str, lock_timeout_seconds: float,
     """
     from pgflywheel.db import schema as install
 
-    _ask(yes, f"Undo the migrations of schema {schema} down to {revision}? Data of the tables they made is lost.")
+    confirm(yes, f"Undo the migrations of schema {schema} down to {revision}? Data of the tables they made is lost.")
     change = install.downgrade(dsn, revision, schema, lock_timeout_seconds=lock_timeout_seconds)
     echo(change, as_json, f"Schema {schema} is now at revision {change.after or 'base'}.")
 
@@ -130,7 +130,8 @@ def status(dsn: str, schema: str, as_json: bool) -> None:
 @dsn_option
 @schema_option
 @yes_option
-def drop(dsn: str, schema: str, yes: bool) -> None:
+@json_option
+def drop(dsn: str, schema: str, yes: bool, as_json: bool) -> None:
     """Remove the schema with all its data; its roles stay.
 
     \b
@@ -139,18 +140,13 @@ def drop(dsn: str, schema: str, yes: bool) -> None:
     """
     from pgflywheel.db import schema as install
 
-    _ask(yes, f"Drop schemas {schema} and {schema}_bi with all spans, scores and validators?")
+    confirm(yes, f"Drop schemas {schema} and {schema}_bi with all spans, scores and validators?")
     dropped = install.drop(dsn, schema)
-    click.echo(f"Schema {schema} is dropped." if dropped else f"Schema {schema} was not there.")
+    text = f"Schema {schema} is dropped." if dropped else f"Schema {schema} was not there."
+    echo({"schema": schema, "dropped": dropped}, as_json, text)
 
 
 def _functions(applied: str | None, expected: str) -> str:
     if applied is None:
         return "not installed"
     return "up to date" if applied == expected else "differ from this package's; run pgflywheel db upgrade"
-
-
-def _ask(yes: bool, question: str) -> None:
-    if not yes:
-        note(question)
-        click.confirm("Go on?", abort=True, err=True)

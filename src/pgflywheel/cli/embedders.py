@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from pgflywheel.cli.options import dsn_option, json_option, run_call, schema_option, yes_option
+from pgflywheel.cli.options import confirm, dsn_option, json_option, run_call, schema_option, yes_option
 from pgflywheel.cli.text import echo, echo_rows
 
 KINDS = {"hashing": "hashing", "openai": "openai", "sentence-transformers": "sentence_transformers"}
@@ -126,8 +126,7 @@ def retire(name: str, yes: bool, dsn: str, schema: str, as_json: bool) -> None:
     """
     from pgflywheel.db import embedders as calls
 
-    if not yes:
-        click.confirm(f"Delete every vector of {name}?", abort=True, err=True)
+    confirm(yes, f"Delete every vector of {name}?")
     deleted = run_call(calls.retire, dsn, schema, name)
     echo({"name": name, "deleted": deleted}, as_json, f"Embedder {name} is retired; {deleted:,} vectors are deleted.")
 

@@ -9,17 +9,18 @@ import click
 
 from pgflywheel.cli.numbers import COUNT
 from pgflywheel.cli.options import dsn_option, json_option, run_call, run_list, schema_option
+from pgflywheel.cli.people import person, person_option
 from pgflywheel.cli.text import echo, echo_rows, one_line
 
 if TYPE_CHECKING:
     from pgflywheel.db.connect import Database
-    from pgflywheel.db.examples import Example, Shot
+    from pgflywheel.db.examples import Example, Shot, Use
 
 STATUS = click.Choice(["candidate", "approved", "servable", "quarantined", "revoked"])
 STRATEGY = click.Choice(
     ["similar", "recent", "similar_recent", "disagreement_first", "fixed_first", "any_plus_fixed", "diverse", "random"]
 )
-signer_option = click.option("--by", "signer", required=True, metavar="NAME", help="Who does so.")
+signer_option = person_option("--by", "Who does so")
 
 
 @click.group("examples")
@@ -64,8 +65,10 @@ def show(example_id: UUID, dsn: str, schema: str, as_json: bool) -> None:
     """
     from pgflywheel.db import examples as calls
 
-    found = run_call(calls.one, dsn, schema, example_id)
-    uses = run_call(calls.uses, dsn, schema, example_id)
+    async def look(database: Database) -> tuple[Example, list[Use]]:
+        return await calls.one(database, example_id), await calls.uses(database, example_id)
+
+    found, uses = run_call(look, dsn, schema)
     echo({"example": found, "uses": uses}, as_json, _page(found, len(uses)))
 
 
@@ -76,16 +79,20 @@ def show(example_id: UUID, dsn: str, schema: str, as_json: bool) -> None:
 @dsn_option
 @schema_option
 @json_option
-def sign(example_id: UUID, signer: str, text: str | None, dsn: str, schema: str, as_json: bool) -> None:
+def sign(example_id: UUID, by: str | None, text: str | None, dsn: str, schema: str, as_json: bool) -> None:
     """Sign an example of a project that wants signatures.
 
     \b
     Example:
         pgflywheel examples sign 01a1fb90-085a-7214-aa45-80f790772ab3 --by ada
     """
-    from pgflywheel.db import examples as calls
 
-    status = run_call(calls.sign, dsn, schema, example_id, signer, text)
+    async def act(database: Database) -> str:
+        from pgflywheel.db import examples as calls
+
+        return await calls.sign(database, example_id, await person(database, by), text)
+
+    status = run_call(act, dsn, schema)
     echo({"example_id": example_id, "status": status}, as_json, f"Example {example_id} is {status}.")
 
 
@@ -96,16 +103,20 @@ def sign(example_id: UUID, signer: str, text: str | None, dsn: str, schema: str,
 @dsn_option
 @schema_option
 @json_option
-def release(example_id: UUID, signer: str, text: str, dsn: str, schema: str, as_json: bool) -> None:
+def release(example_id: UUID, by: str | None, text: str, dsn: str, schema: str, as_json: bool) -> None:
     """Let an example out of quarantine.
 
     \b
     Example:
         pgflywheel examples release 01a1fb90-085a-7214-aa45-80f790772ab3 --by ada --note "quotes a manual"
     """
-    from pgflywheel.db import examples as calls
 
-    status = run_call(calls.release, dsn, schema, example_id, signer, text)
+    async def act(database: Database) -> str:
+        from pgflywheel.db import examples as calls
+
+        return await calls.release(database, example_id, await person(database, by), text)
+
+    status = run_call(act, dsn, schema)
     echo({"example_id": example_id, "status": status}, as_json, f"Example {example_id} is {status}.")
 
 
@@ -164,7 +175,7 @@ def freeze(
     name: str,
     validator: str,
     example_ids: tuple[UUID, ...],
-    signer: str,
+    by: str | None,
     text: str | None,
     dsn: str,
     schema: str,
@@ -176,9 +187,13 @@ def freeze(
     Example:
         pgflywheel examples freeze polite_2026 polite EXAMPLE_ID EXAMPLE_ID --by ada
     """
-    from pgflywheel.db import examples as calls
 
-    content = run_call(calls.freeze, dsn, schema, name, validator, example_ids, signer, text)
+    async def act(database: Database) -> str:
+        from pgflywheel.db import examples as calls
+
+        return await calls.freeze(database, name, validator, example_ids, await person(database, by), text)
+
+    content = run_call(act, dsn, schema)
     echo({"shot_set": name, "content_hash": content}, as_json, f"Shot set {name} is frozen: {content}")
 
 

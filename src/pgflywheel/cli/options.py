@@ -10,7 +10,7 @@ import click
 
 from pgflywheel import assets, settings
 from pgflywheel.cli.text import clean
-from pgflywheel.errors import FlywheelError
+from pgflywheel.errors import FlywheelError, UsageError
 
 if TYPE_CHECKING:
     from pgflywheel.db.connect import Database
@@ -41,6 +41,21 @@ schema_option = click.option(
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
+
+
+def confirm(yes: bool, question: str) -> None:
+    """Ask on stderr before something is lost; raises UsageError where nobody can answer."""
+    if yes:
+        return
+    click.echo(clean(question), err=True)
+    try:
+        click.confirm("Go on?", abort=True, err=True)
+    except click.Abort as abort:
+        if isinstance(abort.__context__, EOFError):
+            raise UsageError("nobody answered", hint="Pass --yes where nobody can.") from abort
+        if isinstance(abort.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from abort
+        raise
 
 
 def run(work: Coroutine[Any, Any, Result]) -> Result:

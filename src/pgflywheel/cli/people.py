@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from pgflywheel.errors import UsageError
+
 if TYPE_CHECKING:
     from pgflywheel.db.connect import Database
 
@@ -29,4 +31,13 @@ async def person(database: Database, given: str | None) -> str:
     """Return who acts: the name given, else the database's login where names are logins, else this machine's."""
     from pgflywheel.db.people import login_name
 
-    return given or await login_name(database) or getpass.getuser()
+    return given or await login_name(database) or _login_here()
+
+
+def _login_here() -> str:
+    """Return this machine's name for the user; raises UsageError where it has none, as in many containers."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError) as error:
+        hint = "Give a name with --reviewer or --by, or set PGFLYWHEEL_REVIEWER."
+        raise UsageError("nobody says who acts", "This machine has no name for its user.", hint) from error

@@ -9,7 +9,7 @@ import click
 
 from pgflywheel.cli import figures
 from pgflywheel.cli.numbers import COUNT
-from pgflywheel.cli.options import dsn_option, json_option, run_call, run_list, schema_option, yes_option
+from pgflywheel.cli.options import confirm, dsn_option, json_option, run_call, run_list, schema_option, yes_option
 from pgflywheel.cli.text import echo, echo_rows, echo_table, one_line
 
 if TYPE_CHECKING:
@@ -110,8 +110,7 @@ def retire(validator: str, yes: bool, dsn: str, schema: str, as_json: bool) -> N
     """
     from pgflywheel.db import drift
 
-    if not yes:
-        click.confirm(f"Ask {one_line(validator)} about its sentinels no more?", abort=True, err=True)
+    confirm(yes, f"Ask {validator} about its sentinels no more?")
     retired = run_call(drift.retire_sentinels, dsn, schema, validator)
     text = f"{retired} sentinels of {validator} are retired."
     echo({"validator": validator, "retired": retired}, as_json, text)

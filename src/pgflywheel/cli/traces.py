@@ -10,7 +10,7 @@ from uuid import UUID
 
 import click
 
-from pgflywheel.cli.options import dsn_option, json_option, run, run_call, schema_option, yes_option
+from pgflywheel.cli.options import confirm, dsn_option, json_option, run, run_call, schema_option, yes_option
 from pgflywheel.cli.text import clean, echo, echo_rows, note, one_line, to_json
 from pgflywheel.cli.times import TIME, since_option, until_option
 from pgflywheel.errors import CheckFailed, UsageError
@@ -204,8 +204,7 @@ def purge(before: datetime, yes: bool, dsn: str, schema: str, as_json: bool) -> 
 
     if not yes:
         days = {dropped.day for dropped in run_call(spans.purgeable, dsn, schema, before)}
-        note(f"{len(days)} days before {_time(before)} would be dropped, with their spans and scores.")
-        click.confirm("Go on?", abort=True, err=True)
+        confirm(yes, f"{len(days)} days before {_time(before)} would be dropped, with their spans and scores.")
     dropped = run_call(spans.purge, dsn, schema, before)
     echo_rows(dropped, as_json, empty=f"no day ended before {_time(before)}")
 

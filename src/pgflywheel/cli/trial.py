@@ -7,13 +7,13 @@ import os
 import struct
 import sys
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 from uuid import UUID
 
 from pgflywheel.db import wire
 from pgflywheel.db.validators import Trial
-from pgflywheel.worker.callables import Check, MissingCallable, load, span
+from pgflywheel.worker.callable_calls import too_long
+from pgflywheel.worker.callables import Check, MissingCallable, load_coroutine, span
 from pgflywheel.worker.child import Request
 from pgflywheel.worker.pool import Pool
 from pgflywheel.worker.verdicts import Answer, Answers, failed, judged, unscored
@@ -44,14 +44,15 @@ async def _in_pool(check: Check, span_id: UUID, texts: Sequence[str | None]) -> 
 
 
 async def _call(check: Check, span_id: UUID, texts: Sequence[str | None]) -> Answer:
+    limit = asyncio.timeout(check.time_limit_ms / 1000)
     try:
-        call = partial(load(check.path), **check.parameters)
         argument = texts[0] if check.takes_text else span(span_id, check.columns, texts)
-        return judged(await asyncio.wait_for(call(argument), check.time_limit_ms / 1000))
+        async with limit:
+            return judged(await load_coroutine(check)(argument))
     except MissingCallable as error:
         return unscored("missing_callable", str(error))
-    except Exception as error:  # whatever a check raises is its answer
-        return failed(error)
+    except (Exception, SystemExit) as error:  # whatever a check raises is its answer
+        return too_long(check) if limit.expired() else failed(error)
 
 
 def _decoded(answers: Answers) -> Answer:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 from collections.abc import Awaitable, Callable
-from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -15,7 +13,7 @@ from pgflywheel.errors import Later
 from pgflywheel.worker.asks import Ask, put_off
 from pgflywheel.worker.batch import Batch
 from pgflywheel.worker.buffer import AnswerBuffer, Done
-from pgflywheel.worker.callables import Check, MissingCallable, load, span
+from pgflywheel.worker.callables import Check, MissingCallable, load_coroutine, span
 from pgflywheel.worker.faults import blame
 from pgflywheel.worker.refusals import Fault, delay_seconds
 from pgflywheel.worker.site import Site
@@ -62,8 +60,7 @@ class CallableCalls:
         except Later as later:
             await put_off(self.site, ask, later.delay_seconds, Fault("later", later.reason), costs=False)
         except OSError as error:  # TimeoutError and ConnectionError are
-            over = unscored("timed_out", f"the call took longer than {check.time_limit_ms:g} ms")
-            fault = _fault(over if limit.expired() else failed(error))
+            fault = _fault(too_long(check) if limit.expired() else failed(error))
             await put_off(self.site, ask, delay_seconds(ask.job.attempt), fault)
         except MissingCallable as error:
             return unscored("missing_callable", str(error))
@@ -74,11 +71,13 @@ class CallableCalls:
     def _callable(self, version: Version, check: Check) -> Callable[[Any], Awaitable[Any]]:
         """Return the version's coroutine function with its parameters."""
         if version.version_id not in self.callables:
-            found = load(check.path)
-            if not inspect.iscoroutinefunction(found) and not inspect.iscoroutinefunction(type(found).__call__):
-                raise MissingCallable(f"{check.path} is not a coroutine function, as the judge lane needs")
-            self.callables[version.version_id] = partial(found, **check.parameters)
+            self.callables[version.version_id] = load_coroutine(check)
         return self.callables[version.version_id]
+
+
+def too_long(check: Check) -> Answer:
+    """Return what is known of a span whose call was cut off."""
+    return unscored("timed_out", f"the call took longer than {check.time_limit_ms:g} ms")
 
 
 def _argument(check: Check, call: Call) -> Any:

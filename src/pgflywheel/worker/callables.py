@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from decimal import Decimal
+from functools import partial
 from itertools import islice
 from typing import Any
 from uuid import UUID
@@ -79,6 +81,14 @@ def load(path: str) -> Callable[..., Any]:
     if not callable(found):
         raise MissingCallable(f"{path} is {type(found).__name__}, not a function")
     return found  # type: ignore[no-any-return]
+
+
+def load_coroutine(check: Check) -> Callable[[Any], Awaitable[Any]]:
+    """Import the coroutine function of a check of the judge lane, with its parameters; raise MissingCallable."""
+    found = load(check.path)
+    if not inspect.iscoroutinefunction(found) and not inspect.iscoroutinefunction(type(found).__call__):
+        raise MissingCallable(f"{check.path} is not a coroutine function, as the judge lane needs")
+    return partial(found, **check.parameters)
 
 
 def arguments(check: Check, keys: bytes, texts: bytes | None, start: int, stop: int) -> Iterator[Any]:
