@@ -6,7 +6,7 @@ import asyncio
 import os
 import socket
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from typing import Any
 from uuid import UUID
 
@@ -15,10 +15,10 @@ import pytest
 from pgflywheel.db import drift, queue
 from pgflywheel.db.connect import Database, open_database
 from pgflywheel.errors import Unreachable
-from pgflywheel.worker import sentinels, tasks
+from pgflywheel.worker import loop, sentinels, tasks
 from pgflywheel.worker.lease import Lease
 from pgflywheel.worker.listen import _watching
-from pgflywheel.worker.loop import Worker
+from pgflywheel.worker.loop import Worker, run_worker
 from pgflywheel.worker.site import Options, Site
 from pgflywheel.worker.tasks import ended
 from pgflywheel.worker.versions import Versions
@@ -174,3 +174,29 @@ def test_a_broken_connection_is_no_longer_read_when_its_number_is_anothers(dsn: 
                 return loop.remove_reader(theirs)
 
     assert with_site(dsn, look)
+
+
+def test_work_that_takes_every_connection_keeps_no_heartbeat_waiting(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Worker] = []
+
+    class Seen(Worker):
+        def __init__(self, site: Site, dsn: str) -> None:
+            super().__init__(site, dsn)
+            made.append(self)
+
+    async def look() -> None:
+        worker = asyncio.create_task(run_worker(dsn, "flywheel", Options(lease_seconds=3)))
+        while not (made and made[0].site.lease.entered):
+            await asyncio.sleep(0.01)
+        lease = made[0].site.lease
+        async with AsyncExitStack() as taken, asyncio.timeout(25):  # before the pool gives up
+            for _ in range(loop.MAX_CONNECTIONS):
+                await taken.enter_async_context(made[0].site.database.connection())
+            begun = lease.ends
+            made[0].site.doubt("a test", None)  # strays are looked for, too
+            while lease.ends <= begun:
+                await asyncio.sleep(0.05)
+        await ended([worker])
+
+    monkeypatch.setattr(loop, "Worker", Seen)
+    asyncio.run(look())

@@ -130,7 +130,14 @@ async def open_database(
             await _configured(first)
             yield over_connection(first, schema)
             return
-    async with _pool(conninfo, max_connections) as pool:
+    async with open_pool(dsn, schema, max_connections, application_name) as database:
+        yield database
+
+
+@asynccontextmanager
+async def open_pool(dsn: str, schema: str, size: int, application_name: str) -> AsyncIterator[Database]:
+    """Open so many connections at most, as they are needed, and another for one that breaks; close them at the end."""
+    async with _pool(connection_string(dsn, application_name), size) as pool:
         yield Database(schema, pool.connection)
 
 

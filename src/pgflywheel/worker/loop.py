@@ -17,7 +17,7 @@ from time import monotonic, time
 from typing import Any
 
 from pgflywheel.db import queue
-from pgflywheel.db.connect import open_database
+from pgflywheel.db.connect import open_database, open_pool
 from pgflywheel.db.version import require_current
 from pgflywheel.errors import FlywheelError
 from pgflywheel.worker.alerts import Deliveries
@@ -45,7 +45,7 @@ from pgflywheel.worker.site import Options, Site
 from pgflywheel.worker.tasks import ended
 
 log = logging.getLogger(__name__)
-MAX_CONNECTIONS = 4  # and one that listens
+MAX_CONNECTIONS = 4  # and one that listens, and the heartbeat's: work that takes all of them must not end the lease
 IDLE_LOOK_SECONDS = 0.1
 DOUBT_BEAT_SECONDS = 1.5
 
@@ -54,9 +54,12 @@ async def run_worker(dsn: str, schema: str, options: Options) -> None:
     """Run one worker until it is stopped, or idle where the options say so."""
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # where an operator's checks are looked for last, as in the pool's processes
-    async with open_database(dsn, schema, max_connections=MAX_CONNECTIONS, application_name="pgflywheel worker") as db:
+    async with (
+        open_database(dsn, schema, max_connections=MAX_CONNECTIONS, application_name="pgflywheel worker") as db,
+        open_pool(dsn, schema, 1, "pgflywheel heartbeat") as beats,
+    ):
         await require_current(db)
-        worker = Worker(Site.of(db, options), dsn)
+        worker = Worker(Site.of(db, options, beats), dsn)
         loop = asyncio.get_running_loop()
         with suppress(NotImplementedError, RuntimeError, ValueError):  # not everywhere, and in the main thread only
             loop.add_signal_handler(signal.SIGTERM, worker.stop)
@@ -212,7 +215,7 @@ class Worker:
 
     async def _give_back_strays(self) -> None:
         site = self.site
-        given = await queue.give_back_strays(site.database, site.lease.worker_id, site.in_hand)
+        given = await queue.give_back_strays(site.lease.database, site.lease.worker_id, site.in_hand)
         if given:
             log.info("gave back stray jobs", extra={"jobs": given})
 
