@@ -137,7 +137,8 @@ end
 $function$;
 comment on function flywheel.retire_embedder is 'End an embedder and delete its vectors of examples; returns how many. Those of spans go with their days.';
 
--- _queue_embeddings: what past triggers came, and the embedder that is to serve once complete.
+-- _queue_embeddings: what past triggers came, and the embedder that is to serve once complete. That one first: it locks all embedders in
+-- their order, which nobody can who has one of them in hand.
 create or replace function flywheel._queue_embeddings() returns bigint
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -147,15 +148,19 @@ declare
   touched bigint := 0;
 begin
   for wanted in
+    select * from flywheel.embedders where status = 'filling' and parameters @> '{"switch": true}' order by embedder_id
+  loop
+    if not exists (select from flywheel._unembedded(wanted.embedder_id)) then
+      perform flywheel.serve_embedder(wanted.name);
+      touched := touched + 1;
+    end if;
+  end loop;
+  for wanted in
     select * from flywheel.embedders
      where status <> 'retired' and (parameters @> '{"switch": true}' or checked_at < now() - interval '1 minute')
      order by embedder_id
   loop
     touched := touched + flywheel._queue_missing(wanted);
-    if wanted.status = 'filling' and wanted.parameters @> '{"switch": true}' and not exists (select from flywheel._unembedded(wanted.embedder_id)) then
-      perform flywheel.serve_embedder(wanted.name);
-      touched := touched + 1;
-    end if;
   end loop;
   if touched > 0 then
     perform flywheel._wake();

@@ -153,6 +153,7 @@ declare
   made bigint;
 begin
   perform flywheel._win_turn('fold', true);
+  delete from flywheel._rollup_rebuilds as asked where asked.day = _rebuild_rollups.day;  -- first: who asks from now on asks for another time
   perform flywheel._forget(bounds.since, bounds.last);
   if (select value from flywheel.settings where name = 'rollup_attributes') <> '[]' then
     perform flywheel._admit_values(seen.attribute, array_agg(distinct seen.value))
@@ -163,7 +164,6 @@ begin
   end if;
   made := flywheel._rebuild_spans(bounds.since, bounds.last) + flywheel._rebuild_scores(bounds.since, bounds.last);
   perform flywheel._rebuild_cells(bounds.since, bounds.last);
-  delete from flywheel._rollup_rebuilds as asked where asked.day = _rebuild_rollups.day;
   return made;
 end
 $function$;

@@ -5,15 +5,16 @@
 -- sum can be counted again when days are purged or texts change. Clusters are few, so every one is compared: no index can
 -- miss the nearest. One transaction at a time changes clusters: it has their turn.
 
+-- _note_vectors: what is noted already is held until the vector is there for all to see: who took the note before would place the former one.
 create or replace function flywheel._note_vectors() returns trigger
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 begin
-  insert into flywheel._cluster_news (span_id, started_at, embedder_id)
+  insert into flywheel._cluster_news as noted (span_id, started_at, embedder_id)
   select distinct written.span_id, written.started_at, written.embedder_id from written where written.part in ('input', 'item')
    order by 1, 2, 3                              -- two writers wait for each other in one order
-      on conflict do nothing;
+      on conflict (span_id, started_at, embedder_id) do update set noted_at = noted.noted_at;
   return null;
 end
 $function$;
@@ -78,7 +79,7 @@ as $function$
   delete from flywheel._cluster_news as news
    using (select noted.span_id, noted.started_at, noted.embedder_id from flywheel._cluster_news as noted
            where noted.embedder_id = (select embedders.embedder_id from flywheel.embedders where embedders.status = 'serving')
-           order by noted.noted_at, noted.started_at, noted.span_id limit most) as oldest
+           order by noted.noted_at, noted.started_at, noted.span_id limit most for update skip locked) as oldest
    where (news.span_id, news.started_at, news.embedder_id) = (oldest.span_id, oldest.started_at, oldest.embedder_id)
   returning news.span_id, news.started_at, news.embedder_id
 $function$;
@@ -171,6 +172,7 @@ begin
   if not flywheel._win_turn('clusters', false) then
     return 0;
   end if;
+  perform from flywheel.embedders where embedders.status = 'serving' for share;     -- it serves until all are placed
   select array_agg(news.span_id) as span_ids, array_agg(news.started_at) as started_ats, array_agg(news.embedder_id) as embedder_ids into taken
     from flywheel._take_news(most) as news;
   if taken.span_ids is null then

@@ -72,7 +72,8 @@ as $function$
 $function$;
 comment on function flywheel._watched_slices is 'Internal: verdicts of active versions by monitor and bucket.';
 
--- watch_by: monitors of other slices than before end; those of the new ones learn first.
+-- watch_by: monitors of other slices than before end; those of the new ones learn first. Who advances monitors now is waited for: it
+-- may be adding some.
 create or replace function flywheel.watch_by(dimensions text[]) returns void
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -86,6 +87,7 @@ begin
     'Give one list of names: {environment,node}.');
   perform flywheel._require(wrong is null, format('pass rates cannot be watched by %s', wrong),
     'Watch by any of environment, node and release, or by project alone: {}.');
+  perform flywheel._win_turn('monitors', true);
   update flywheel.settings set value = to_jsonb(dimensions) where settings.name = 'drift_by' and settings.value <> to_jsonb(dimensions);
   if found then
     delete from flywheel._monitors;

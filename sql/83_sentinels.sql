@@ -32,7 +32,8 @@ begin
             join flywheel.spans as span on (span.span_id, span.started_at, span.revision) = (gold.span_id, gold.started_at, gold.revision)
            where gold.validator_id = question and gold.split = 'dev' and gold.passed is not null
              and not exists (select from flywheel.sentinels as kept where (kept.validator_id, kept.span_id, kept.revision) = (question, gold.span_id, gold.revision))) as listed
-   where listed.place <= (n + 1) / 2;
+   where listed.place <= (n + 1) / 2
+      on conflict do nothing;                        -- two at once choose the same
   return (select count(*) from flywheel.sentinels as kept where kept.validator_id = question and kept.retired_at is null);
 end
 $function$;

@@ -56,7 +56,7 @@ declare
   sent bigint;
   free_at timestamptz;
 begin
-  perform from flywheel.alert_channels as known where known.channel = _queue_delivery.channel for update;  -- counted by one at a time
+  perform from flywheel.alert_channels as known where known.channel = _queue_delivery.channel for no key update;  -- counted by one at a time
   if not found then
     return;
   end if;
@@ -88,12 +88,17 @@ as $function$
 $function$;
 comment on function flywheel._more_of is 'Internal: a summary with one message more; it lists the first 50.';
 
--- _claim_deliveries: the oldest of each channel nobody is at, so that one that hangs keeps no other waiting.
+-- _claim_deliveries: the oldest of each channel nobody is at, so that one that hangs keeps no other waiting. Channels are locked first:
+-- the second statement sees what others claimed before.
 create or replace function flywheel._claim_deliveries(lease_seconds double precision)
 returns table (delivery_id uuid, fence uuid, channel text, url text, url_variable text, secret_variable text, insecure boolean, body text, attempt integer)
-language sql volatile security definer
+language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $function$
+declare
+  free text[] := array(select known.channel from flywheel.alert_channels as known order by known.channel for no key update skip locked);
+begin
+  return query
   with chosen as materialized (
     select known.channel, known.url, known.url_variable, known.secret_variable, known.insecure, due.delivery_id
       from flywheel.alert_channels as known
@@ -103,14 +108,15 @@ as $function$
           and waiting.run_at <= clock_timestamp() and coalesce(waiting.leased_until, '-infinity') < clock_timestamp()
         order by waiting.run_at, waiting.delivery_id limit 1
           for update skip locked) as due
-     where not exists (
+     where known.channel = any (free) and not exists (
        select from flywheel._deliveries as busy
         where busy.channel = known.channel and busy.sent_at is null and busy.dead_at is null and busy.leased_until >= clock_timestamp())
   )
   update flywheel._deliveries as taken
      set fence = gen_random_uuid(), leased_until = clock_timestamp() + make_interval(secs => lease_seconds), attempt = taken.attempt + 1
     from chosen where taken.delivery_id = chosen.delivery_id
-  returning taken.delivery_id, taken.fence, chosen.channel, chosen.url, chosen.url_variable, chosen.secret_variable, chosen.insecure, taken.body::text, taken.attempt
+  returning taken.delivery_id, taken.fence, chosen.channel, chosen.url, chosen.url_variable, chosen.secret_variable, chosen.insecure, taken.body::text, taken.attempt;
+end
 $function$;
 comment on function flywheel._claim_deliveries is 'Internal: take at most one waiting message of each channel, under a lease.';
 

@@ -140,15 +140,18 @@ end
 $function$;
 comment on function flywheel._require_rule is 'Internal: the whole definition of a rule, or an error that says what is wrong.';
 
--- set_alert_rule: what the definition leaves out goes back to its default, so that a file is the whole truth.
+-- set_alert_rule: what the definition leaves out goes back to its default, so that a file is the whole truth. Channels it names stay
+-- until it is there: who drops one finds the rule.
 create or replace function flywheel.set_alert_rule(name text, definition jsonb) returns boolean
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 declare
-  whole jsonb := flywheel._require_rule(name, definition);
+  whole jsonb;
   before flywheel.alert_rules;
 begin
+  perform from flywheel.alert_channels as known where definition -> 'channels' ? known.channel order by known.channel for key share;
+  whole := flywheel._require_rule(name, definition);
   select * into before from flywheel.alert_rules as known where known.rule = name for update;
   if before.definition = whole then
     return false;
@@ -242,8 +245,10 @@ language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 declare
-  users text := (select string_agg(known.rule, ', ' order by known.rule) from flywheel.alert_rules as known where known.definition -> 'channels' ? name);
+  users text;
 begin
+  perform from flywheel.alert_channels as known where known.channel = name for update;     -- who is about to name it is waited for
+  users := (select string_agg(known.rule, ', ' order by known.rule) from flywheel.alert_rules as known where known.definition -> 'channels' ? name);
   if users is not null then
     raise exception using errcode = 'WF009', message = format('channel %s is named by rules', name), detail = users, hint = 'Change those rules first.';
   end if;

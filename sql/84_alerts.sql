@@ -316,16 +316,20 @@ language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 declare
-  due flywheel.alert_rules;
+  due record;
+  watched flywheel.alert_rules;
   told jsonb := '[]';
 begin
   for due in
-    select rules.* from flywheel._alert_evaluations as evaluated join flywheel.alert_rules as rules using (rule)
+    select evaluated.rule from flywheel._alert_evaluations as evaluated
      where evaluated.next_at <= at
      order by evaluated.next_at, evaluated.rule
-       for update of evaluated skip locked
+       for update skip locked
   loop
-    told := told || flywheel._evaluate_safely(due, at);
+    select * into watched from flywheel.alert_rules as known where known.rule = due.rule;  -- only now: nobody changes it from here on
+    if found then
+      told := told || flywheel._evaluate_safely(watched, at);
+    end if;
   end loop;
   told := told || flywheel._end_snoozes(at);
   delete from flywheel._deliveries as old where old.created_at < at - interval '30 days';
