@@ -93,6 +93,49 @@ def test_strict_makes_a_rejected_line_exit_code_1(pgflywheel: CommandLine, tmp_p
     assert (tmp_path / "log.rejected.jsonl").exists()
 
 
+def test_an_import_of_which_nothing_can_be_loaded_fails(pgflywheel: CommandLine, tmp_path: Path) -> None:
+    file = write(tmp_path / "log.json", "[", '{"q": "a"}', "]")
+    pgflywheel("traces", "import", file, "--input", "q")
+    said = pgflywheel("traces", "import", file, "--input", "wrong", exit_code=1)
+    assert "0 spans from 3 lines" in said.stdout
+    assert "no line of" in said.stderr
+    assert "jq -c" in said.stderr
+
+
+def test_the_file_that_is_read_is_not_written_over(pgflywheel: CommandLine, tmp_path: Path) -> None:
+    file = write(tmp_path / "log.jsonl", "nonsense")
+    said = pgflywheel("traces", "import", file, "--input", "q", "--reject", "./log.jsonl", exit_code=2).stderr
+    assert "is the file that is read" in said
+    assert file.read_text() == "nonsense\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [(["--tool", "search"], "--tool is of --format steps"), (["--output", ""], 'path "" cannot be read')],
+)
+def test_an_option_that_would_do_nothing_is_refused(
+    pgflywheel: CommandLine, tmp_path: Path, options: list[str], said: str
+) -> None:
+    file = write(tmp_path / "log.jsonl", {"q": "a"})
+    assert said in pgflywheel("traces", "import", file, "--input", "q", *options, exit_code=2).stderr
+
+
+def test_an_import_that_ends_early_says_what_is_loaded_and_the_next_one_loads_the_rest(
+    pgflywheel: CommandLine, connection: Connection, tmp_path: Path
+) -> None:
+    file = tmp_path / "log.jsonl.gz"
+    whole = gzip.compress(b"".join(b'{"q": %d}\n' % n for n in range(20_000)), 0)
+    file.write_bytes(whole[:-5000])
+    said = pgflywheel("traces", "import", file, "--input", "q", exit_code=2).stderr
+    loaded = count(connection)
+    assert 5_000 <= loaded < 20_000
+    assert f"Loaded {loaded:,} spans" in said
+    assert "what is loaded stays as it is" in said
+    file.write_bytes(whole)
+    assert pgflywheel.json("traces", "import", file, "--input", "q")["already_there"] == loaded
+    assert count(connection) == 20_000
+
+
 def test_a_row_only_the_database_refuses_is_rejected_alone(
     pgflywheel: CommandLine, connection: Connection, tmp_path: Path
 ) -> None:

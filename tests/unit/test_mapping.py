@@ -27,6 +27,23 @@ def span(item: dict[str, Any], constants: dict[str, str] | None = None, **paths:
     return row
 
 
+def ids(items: list[dict[str, Any]]) -> list[UUID]:
+    convert = SpanPerLine(ColumnMap({"input": Path.parse("input"), "span_id": Path.parse("id")}), NOW)
+    return [row.span_id for item in items for row in convert(parse_line(1, json.dumps(item).encode()))]
+
+
+def test_equal_lines_of_a_file_have_ids_of_their_own_and_the_same_ones_the_next_time() -> None:
+    lines = [{"input": "a"}, {"input": "a"}, {"input": "b"}, {"input": "a"}, {"input": "a", "id": TRACE}]
+    assert len(set(ids(lines))) == 5
+    assert ids(lines) == ids(lines)
+    assert ids(lines)[0] == ids(lines[2:])[1]
+
+
+def test_one_id_for_every_span_is_wrong_use() -> None:
+    with pytest.raises(UsageError, match="--set span_id"):
+        ColumnMap({}, {"span_id": TRACE})
+
+
 def reason(item: dict[str, Any], **paths: str) -> str:
     with pytest.raises(Rejected) as rejected:
         span(item, None, **{"input": "input", **paths})

@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 
 from pgflywheel.errors import UsageError
+from pgflywheel.importer import mapping, reading
+from pgflywheel.importer.mapping import parse_line
 from pgflywheel.importer.reading import MOST_REASONS, OTHER_REASONS, RejectFile, opened
+from pgflywheel.importer.values import Rejected
 
 
 def lines(path: Path) -> list[tuple[int, bytes]]:
@@ -35,6 +38,32 @@ def test_a_file_cut_off_says_after_which_line(tmp_path: Path) -> None:
     path.write_bytes(gzip.compress(b'{"a":1}\n' * 50_000)[:-40])
     with pytest.raises(UsageError, match="is damaged after line"):
         lines(path)
+
+
+def test_a_line_without_end_is_cut_and_refused_and_the_next_ones_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (reading, mapping):
+        monkeypatch.setattr(module, "MOST_LINE_BYTES", 1000)
+    path = tmp_path / "lines"
+    path.write_bytes(b"[" + b"1," * 5000 + b'1]\n{"a":1}\n')
+    found = lines(path)
+    assert [(number, len(line)) for number, line in found] == [(1, 1001), (2, 8)]
+    with pytest.raises(Rejected, match="longer than"):
+        parse_line(*found[0])
+
+
+def test_a_file_the_system_cannot_read_is_said_to_be_damaged() -> None:
+    with pytest.raises(UsageError, match="is damaged after line 0"):
+        lines(Path("/proc/self/mem"))
+
+
+def test_a_full_disk_is_said_of_the_reject_file() -> None:
+    rejects = RejectFile(Path("/dev/full"))
+    with pytest.raises(UsageError, match="/dev/full cannot be written"):
+        rejects.add(1, "why", "x" * 100_000)
+    with pytest.raises(UsageError, match="/dev/full cannot be written"):
+        rejects.close()
 
 
 def test_a_file_that_is_not_there_is_wrong_use(tmp_path: Path) -> None:

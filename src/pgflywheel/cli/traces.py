@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
 import click
+from click.core import ParameterSource
 
 from pgflywheel.cli.options import confirm, dsn_option, json_option, run, run_call, schema_option, yes_option
 from pgflywheel.cli.text import clean, echo, echo_rows, note, one_line, to_json
@@ -49,6 +50,7 @@ MAPPED = {
     "parent": "id of the step that called this one",
 }
 ALIASES = {"session": "session_id", "user": "user_id", "parent": "parent_span_id"}
+OF_STEPS = ("steps", "step_node", "step_output", "step_input", "tools")
 REASONS_SHOWN = 5
 
 
@@ -104,16 +106,21 @@ def import_traces(
         pgflywheel traces import log.jsonl.gz --input input.prompt --output output \\
             --started-at ts --session conversation --set project=support
     """
+    from pgflywheel.db.importing import ImportCounts
     from pgflywheel.importer.reading import RejectFile
 
     to_spans = _converter(mapping)
-    rejects = RejectFile(Path(reject or _reject_name(file)))
+    rejects, counts = RejectFile(_reject_path(file, reject)), ImportCounts()
     try:
-        counts = run(_import(file, to_spans, rejects, dsn, schema))
+        run(_import(file, to_spans, rejects, counts, dsn, schema))
+    except BaseException:
+        if counts.lines:
+            note(f"{_summary(counts, file)} Then it ended; import it again: what is loaded stays as it is.")
+        raise
     finally:
         rejects.close()
     echo(counts, as_json, _summary(counts, file))
-    _report_rejects(rejects, strict)
+    _report_rejects(rejects, counts, file, strict)
 
 
 @traces.command("list")
@@ -214,6 +221,7 @@ def _converter(mapping: dict[str, Any]) -> ToSpans:
     from pgflywheel.importer.paths import Path as JsonPath
     from pgflywheel.importer.runs import MessagesRun, StepsRun
 
+    _refuse_unused(mapping)
     columns, now = _column_map(mapping), datetime.now(UTC)
     if mapping["line_format"] == "openai-messages":
         return MessagesRun(columns, now, messages=JsonPath.parse(mapping["messages"] or "messages"))
@@ -230,11 +238,22 @@ def _converter(mapping: dict[str, Any]) -> ToSpans:
     return SpanPerLine(columns, now)
 
 
+def _refuse_unused(mapping: dict[str, Any]) -> None:
+    """Raise UsageError for an option that only another format reads."""
+    if mapping["line_format"] == "steps":
+        return
+    context = click.get_current_context()
+    for option in context.command.params:
+        name = str(option.name)
+        if name in OF_STEPS and context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise UsageError(f"{option.opts[0]} is of --format steps", hint="Give that too, or leave it out.")
+
+
 def _column_map(mapping: dict[str, Any]) -> ColumnMap:
     from pgflywheel.importer.mapping import ColumnMap
     from pgflywheel.importer.paths import Path as JsonPath
 
-    given = {ALIASES.get(name, name): mapping[name] for name in MAPPED if mapping[name]}
+    given = {ALIASES.get(name, name): mapping[name] for name in MAPPED if mapping[name] is not None}
     paths = {column: JsonPath.parse(path) for column, path in given.items()}
     if mapping["line_format"] == "spans" and not paths:
         raise UsageError(
@@ -257,7 +276,9 @@ def _constant(text: str) -> tuple[str, str]:
     return ALIASES.get(column, column), value
 
 
-async def _import(file: str, to_spans: ToSpans, rejects: RejectFile, dsn: str, schema: str) -> ImportCounts:
+async def _import(
+    file: str, to_spans: ToSpans, rejects: RejectFile, counts: ImportCounts, dsn: str, schema: str
+) -> None:
     from pgflywheel.cli.progress import progress_bar
     from pgflywheel.db.connect import open_database
     from pgflywheel.db.importing import Import
@@ -268,14 +289,19 @@ async def _import(file: str, to_spans: ToSpans, rejects: RejectFile, dsn: str, s
         async with open_database(dsn, schema) as database:
             await require_current(database)
             with progress_bar("importing", source.size) as update:
-                return await Import(database, to_spans, rejects.add).run(
+                await Import(database, to_spans, rejects.add, counts).run(
                     source.lines(), lambda counts: update(source.position(), f"{counts.loaded:,} spans")
                 )
 
 
-def _reject_name(file: str) -> str:
-    name = "stdin" if file == "-" else Path(file).name
-    return name.removesuffix(".gz").removesuffix(".jsonl") + ".rejected.jsonl"
+def _reject_path(file: str, given: str | None) -> Path:
+    """Return where rejected lines go; raises UsageError for the file that is read."""
+    if given is None:
+        name = "stdin" if file == "-" else Path(file).name
+        return Path(name.removesuffix(".gz").removesuffix(".jsonl") + ".rejected.jsonl")
+    if Path(given).exists() and Path(file).exists() and Path(given).samefile(file):
+        raise UsageError(f"--reject {given} is the file that is read", hint="Name another file.")
+    return Path(given)
 
 
 def _summary(counts: ImportCounts, file: str) -> str:
@@ -285,7 +311,8 @@ def _summary(counts: ImportCounts, file: str) -> str:
     )
 
 
-def _report_rejects(rejects: RejectFile, strict: bool) -> None:
+def _report_rejects(rejects: RejectFile, counts: ImportCounts, file: str, strict: bool) -> None:
+    """Say why lines were rejected; raises CheckFailed when all were, or when one is enough."""
     if not rejects.count:
         return
     most = sorted(rejects.reasons.items(), key=lambda item: -item[1])
@@ -294,8 +321,13 @@ def _report_rejects(rejects: RejectFile, strict: bool) -> None:
     if len(most) > REASONS_SHOWN:
         note(f"... and {len(most) - REASONS_SHOWN:,} other reasons")
     note(f"The rejected lines are in {rejects.path}.")
+    if not counts.loaded and not counts.already_there:
+        hint = "A line is one JSON object, and paths name its members; of a JSON list make lines with: jq -c '.[]'."
+        raise CheckFailed(f"no line of {file} could be loaded", hint=hint)
     if strict:
-        raise CheckFailed(f"{rejects.count} lines were rejected", hint=f"Mend {rejects.path} and import it.")
+        raise CheckFailed(
+            f"{rejects.count:,} lines were rejected", hint="Mend them and import the file again: the others are there."
+        )
 
 
 def _depths(spans: list[StoredSpan]) -> dict[UUID, int]:

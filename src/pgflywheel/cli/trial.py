@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import struct
 import sys
@@ -12,11 +11,11 @@ from uuid import UUID
 
 from pgflywheel.db import wire
 from pgflywheel.db.validators import Trial
-from pgflywheel.worker.callable_calls import too_long
-from pgflywheel.worker.callables import Check, MissingCallable, load_coroutine, span
+from pgflywheel.worker.callable_calls import answer_of, asked
+from pgflywheel.worker.callables import Check, load_coroutine, span
 from pgflywheel.worker.child import Request
 from pgflywheel.worker.pool import Pool
-from pgflywheel.worker.verdicts import Answer, Answers, failed, judged, unscored
+from pgflywheel.worker.verdicts import Answer, Answers
 
 _KEY_HEAD = 12  # bytes before the span's id in the binary form of a _span_key
 
@@ -44,15 +43,10 @@ async def _in_pool(check: Check, span_id: UUID, texts: Sequence[str | None]) -> 
 
 
 async def _call(check: Check, span_id: UUID, texts: Sequence[str | None]) -> Answer:
-    limit = asyncio.timeout(check.time_limit_ms / 1000)
-    try:
-        argument = texts[0] if check.takes_text else span(span_id, check.columns, texts)
-        async with limit:
-            return judged(await load_coroutine(check)(argument))
-    except MissingCallable as error:
-        return unscored("missing_callable", str(error))
-    except (Exception, SystemExit) as error:  # whatever a check raises is its answer
-        return too_long(check) if limit.expired() else failed(error)
+    async def call() -> Any:
+        return await load_coroutine(check)(texts[0] if check.takes_text else span(span_id, check.columns, texts))
+
+    return answer_of(await asked(check, call))
 
 
 def _decoded(answers: Answers) -> Answer:

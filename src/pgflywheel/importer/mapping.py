@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import Any
 from uuid import UUID, uuid5
 
 from pgflywheel.errors import UsageError
 from pgflywheel.importer import values
 from pgflywheel.importer.paths import Path
+from pgflywheel.importer.reading import MOST_LINE_BYTES
 from pgflywheel.importer.rows import NODE_KINDS, STATUSES, SpanRow
 from pgflywheel.importer.values import NAMESPACE, Rejected
 
@@ -57,6 +61,11 @@ class ColumnMap:
         for column in (*self.paths, *self.constants):
             if column not in MAPPABLE:
                 raise UsageError(f'spans has no column "{column}" to fill', hint=f"Use one of {', '.join(MAPPABLE)}.")
+        if "span_id" in self.constants:
+            raise UsageError(
+                "--set span_id gives every span the same id",
+                hint="Map --span-id to a member of the lines, or leave it out.",
+            )
         if "parent_span_id" in self.paths and "trace_id" not in self.paths:
             raise UsageError(
                 "--parent is mapped but --trace-id is not",
@@ -70,14 +79,14 @@ class ColumnMap:
         read = {column: _READERS[column](value, column) for column, value in found.items() if value is not None}
         return {**read, "attributes": self._attributes(item)}
 
-    def ids(self, item: dict[str, Any], project: str, fallback: UUID) -> dict[str, Any]:
-        """Return span_id, trace_id and parent_span_id; what is not mapped is derived from ``fallback``."""
+    def ids(self, item: dict[str, Any], project: str, fallback: Callable[[], UUID]) -> dict[str, Any]:
+        """Return span_id, trace_id and parent_span_id; what is not mapped is derived from what ``fallback`` gives."""
         raw = {column: self._raw(column, item) for column in _IDS}
         trace_id = None if raw["trace_id"] is None else values.as_trace_id(raw["trace_id"], project)
         span, parent = (
             None if raw[column] is None else values.as_span_id(raw[column], project, trace_id) for column in _IDS[1:]
         )
-        span_id = span or fallback
+        span_id = span or fallback()
         return {"span_id": span_id, "trace_id": trace_id or uuid5(span_id, "trace"), "parent_span_id": parent}
 
     def _raw(self, column: str, item: dict[str, Any]) -> Any:
@@ -100,16 +109,28 @@ class ColumnMap:
         return column in _IDS and not values.is_hexadecimal_id(self.paths[column].find(item))
 
 
-@dataclass
 class LineIds:
-    """Give each line an id that depends on its content only; equal lines of one file are told apart by count."""
+    """Give each line an id that depends on its content only; equal lines of one file are told apart by count.
 
-    seen: dict[UUID, int] = field(default_factory=dict)
+    What was seen lies in a temporary file once it is much, so that the largest file needs no more memory than others.
+    """
+
+    def __init__(self) -> None:
+        self.seen = sqlite3.connect("", isolation_level=None)
+        weakref.finalize(self, self.seen.close)
+        self.seen.execute("create table seen (content blob primary key, n integer) without rowid")
+        self.seen.execute("begin")
 
     def __call__(self, line: Line, project: str) -> UUID:
         content = uuid5(NAMESPACE, f"{project}\0line\0{line.text}")
-        count = self.seen[content] = self.seen.get(content, 0) + 1
+        count = self._count(content.bytes)
         return content if count == 1 else uuid5(content, str(count))
+
+    def _count(self, content: bytes) -> int:
+        """Return how often this content has come, with this time."""
+        (before,) = self.seen.execute("select n from seen where content = ?", [content]).fetchone() or (0,)
+        self.seen.execute("replace into seen values (?, ?)", [content, before + 1])
+        return int(before) + 1
 
 
 @dataclass
@@ -126,7 +147,7 @@ class SpanPerLine:
         if not any(found.get(column) is not None for column in ("input", "output", "messages", "error")):
             raise Rejected(self._nothing_found())
         project = found.get("project", "default")
-        ids = self.columns.ids(line.item, project, self.line_ids(line, project))
+        ids = self.columns.ids(line.item, project, partial(self.line_ids, line, project))
         timed = "started_at" in found
         return [SpanRow(**{"started_at": self.imported_at, **found, **ids}, timed=timed)]
 
@@ -138,6 +159,8 @@ class SpanPerLine:
 
 def parse_line(number: int, raw: bytes) -> Line:
     """Return a line's object, or raise Rejected."""
+    if len(raw) > MOST_LINE_BYTES:
+        raise Rejected(f"the line is longer than {MOST_LINE_BYTES >> 20} MiB: is the file one document of JSON?")
     try:
         text = raw.decode().strip()
     except UnicodeDecodeError as error:

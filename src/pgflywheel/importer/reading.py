@@ -7,15 +7,17 @@ import io
 import json
 import sys
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TextIO
 
 from pgflywheel.errors import UsageError
 
 MOST_REASONS, OTHER_REASONS = 1000, "reasons that came after the first thousand; the file has them"
+MOST_LINE_BYTES = 64 << 20
 _GZIP = b"\x1f\x8b"
 _BOM = b"\xef\xbb\xbf"
 
@@ -33,11 +35,11 @@ class Source:
         number = 0
         try:
             with self._stream() as stream:
-                for number, line in enumerate(stream, start=1):
+                for number, line in enumerate(iter(partial(_line, stream), b""), start=1):
                     whole = line.removeprefix(_BOM) if number == 1 else line
                     if whole.strip():
                         yield number, whole
-        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        except (EOFError, OSError, zlib.error) as error:
             raise UsageError(
                 f"{self.name} is damaged after line {number}",
                 f"{error}. What was read up to there is loaded.",
@@ -51,9 +53,17 @@ class Source:
         return self.size if self.raw.closed else self.raw.tell()
 
     @contextmanager
-    def _stream(self) -> Iterator[Iterable[bytes]]:
+    def _stream(self) -> Iterator[io.BufferedIOBase]:
         with io.BufferedReader(self.raw) as buffered:
             yield gzip.GzipFile(fileobj=buffered) if buffered.peek(2)[:2] == _GZIP else buffered
+
+
+def _line(stream: io.BufferedIOBase) -> bytes:
+    """Return the next line; of one that is too long its begin, a byte longer than a line may be."""
+    line = rest = stream.readline(MOST_LINE_BYTES + 1)
+    while len(rest) > MOST_LINE_BYTES and not rest.endswith(b"\n"):
+        rest = stream.readline(MOST_LINE_BYTES + 1)
+    return line
 
 
 @contextmanager
@@ -81,22 +91,24 @@ class RejectFile:
 
     def add(self, number: int, reason: str, content: str) -> None:
         """Write one line."""
-        if self._out is None:
-            self._out = self._made()
+        with self._writing():
+            self._out = self._out or self.path.open("w", encoding="utf-8")
+            json.dump({"line": number, "reason": reason, "content": content}, self._out)
+            self._out.write("\n")
         self.count += 1
         known = reason if reason in self.reasons or len(self.reasons) < MOST_REASONS else OTHER_REASONS
         self.reasons[known] = self.reasons.get(known, 0) + 1
-        json.dump({"line": number, "reason": reason, "content": content}, self._out)
-        self._out.write("\n")
 
     def close(self) -> None:
         """Close the file, if it was made."""
-        if self._out is not None:
-            self._out.close()
+        with self._writing():
+            if self._out is not None:
+                self._out.close()
 
-    def _made(self) -> TextIO:
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
         try:
-            return self.path.open("w", encoding="utf-8")
+            yield
         except OSError as error:
             raise UsageError(
                 f"{self.path} cannot be written", error.strerror, "Name another file with --reject."

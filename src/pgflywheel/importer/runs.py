@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 from uuid import uuid5
 
@@ -62,7 +63,7 @@ class SpansPerRun:
     def _root(self, line: Line) -> SpanRow:
         found = self.columns.columns(line.item)
         project = found.get("project", "default")
-        ids = self.columns.ids(line.item, project, self.line_ids(line, project))
+        ids = self.columns.ids(line.item, project, partial(self.line_ids, line, project))
         return SpanRow(**{"started_at": self.imported_at, **found, **ids}, timed="started_at" in found)
 
 
