@@ -59,8 +59,8 @@ end
 $function$;
 comment on function flywheel._vote_neighbours is 'Internal: the vote of the nearest examples on each of several spans; critique is that of the weightiest neighbour on the winning side.';
 
--- _write_neighbours: new scores that are not sure enough are handed to the next tier in the same statement.
-create or replace function flywheel._write_neighbours(version_id uuid, keys flywheel._span_key[], embeddings real[], dimensions integer) returns integer
+-- _write_votes: new scores that are not sure enough are handed to the next tier in the same statement.
+create or replace function flywheel._write_votes(version_id uuid, keys flywheel._span_key[], embeddings real[], dimensions integer, out scores integer, out shots uuid[])
 language sql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $function$
@@ -70,17 +70,43 @@ as $function$
   ), written as (
     insert into flywheel.scores
            (span_id, revision, version_id, started_at, trace_id, project, passed, value, critique, unscored_reason, unscored_detail, annotator_kind, confidence, shots)
-    select key.span_id, key.revision, _write_neighbours.version_id, key.started_at, key.trace_id, key.project, vote.passed, vote.value, vote.critique,
+    select key.span_id, key.revision, _write_votes.version_id, key.started_at, key.trace_id, key.project, vote.passed, vote.value, vote.critique,
            vote.reason, vote.detail, 'neighbours', vote.confidence, vote.shots
       from spans
-     cross join lateral flywheel._vote_neighbours(_write_neighbours.version_id, spans.span_ids, spans.started_ats, _write_neighbours.embeddings, _write_neighbours.dimensions) as vote
+     cross join lateral flywheel._vote_neighbours(_write_votes.version_id, spans.span_ids, spans.started_ats, _write_votes.embeddings, _write_votes.dimensions) as vote
       join unnest(keys) with ordinality as key(span_id, revision, started_at, trace_id, project, place) on key.place = vote.place
         on conflict do nothing
-    returning scores.span_id, scores.revision, scores.started_at, scores.confidence
+    returning scores.span_id, scores.revision, scores.started_at, scores.confidence, scores.shots
   )
-  select counted.scores::integer
-    from (select count(*) as scores, flywheel._hand_on(_write_neighbours.version_id, array_agg(span_id), array_agg(revision), array_agg(started_at),
+  select counted.scores::integer, array(select distinct each.id from written cross join unnest(written.shots) as each(id))
+    from (select count(*) as scores, flywheel._hand_on(_write_votes.version_id, array_agg(span_id), array_agg(revision), array_agg(started_at),
                    array_agg(confidence)) as handed from written) as counted
+$function$;
+comment on function flywheel._write_votes is 'Internal: write the votes of one version on many spans; how many were new, and the examples that voted.';
+
+-- _write_neighbours: nobody revokes an example that voted between the look at it and the commit: who comes to do so finds the scores. With
+-- one that was revoked before, nothing is written, and the others vote anew.
+create or replace function flywheel._write_neighbours(version_id uuid, keys flywheel._span_key[], embeddings real[], dimensions integer) returns integer
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  written record;
+begin
+  loop
+    begin
+      select * into written
+        from flywheel._write_votes(_write_neighbours.version_id, _write_neighbours.keys, _write_neighbours.embeddings, _write_neighbours.dimensions);
+      perform from flywheel.examples where examples.example_id = any (written.shots) order by examples.example_id for key share;
+      if not exists (select from flywheel.examples where examples.example_id = any (written.shots) and examples.status = 'revoked') then
+        return written.scores;
+      end if;
+      raise exception using errcode = 'WF012', message = 'an example that voted is revoked';
+    exception when sqlstate 'WF012' then
+      null;
+    end;
+  end loop;
+end
 $function$;
 comment on function flywheel._write_neighbours is 'Internal: write the votes of one version on many spans; returns how many were new.';
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from tests.sql.blocking import meanwhile
 from tests.sql.exampling import at, embed, example, polite, span, unit
 from tests.sql.support import Connection, rows, value
 
@@ -88,6 +90,27 @@ def test_scores_say_who_voted_and_how_sure_they_are(connection: Connection) -> N
     query = """select passed, annotator_kind, confidence > 0.9, cardinality(shots) > 3, cost_usd
                  from flywheel.scores where version_id = %s"""
     assert rows(connection, query, [version_id]) == [(True, "neighbours", True, True, None)] * 3
+
+
+@pytest.mark.parametrize("revoked_first", [True, False])
+def test_an_example_revoked_while_it_votes_has_no_vote(
+    connection: Connection, connect: Callable[[], Connection], revoked_first: bool
+) -> None:
+    version_id = polite(connection)
+    nearest = pool(connection, [True, False] * 6)[0]
+    target = span(connection, "dev")
+    write = f"select flywheel._write_neighbours(%s, {KEYS}, %s::real[], 384) from flywheel.spans where span_id = %s"
+    voting = (connect(), write, [version_id, unit(1), target])
+    revoking = (connect(), "select flywheel.revoke_example(%s, 'wrong', true)", [nearest])
+    first, second = (revoking, voting) if revoked_first else (voting, revoking)
+    first[0].execute("begin")
+    first[0].execute(first[1].encode(), first[2])
+    with meanwhile(connection, *second):
+        first[0].execute("commit")
+    query = "select count(*) filter (where shots @> array[%s]), count(*) from flywheel.scores where version_id = %s"
+    assert rows(connection, query, [nearest, version_id]) == [(0, int(revoked_first))]
+    again = "select count(*) from flywheel._ready where lane = 'bulk' and span_ids = array[%s] and origin = 'replay'"
+    assert value(connection, again, [target]) == int(not revoked_first)
 
 
 def test_a_tier_of_a_cascade_votes_with_the_examples_of_its_question(connection: Connection) -> None:
