@@ -19,7 +19,7 @@ from click.testing import CliRunner
 from psycopg.conninfo import make_conninfo
 
 from pgflywheel.cli.csv_text import to_csv
-from pgflywheel.cli.figures import rate_plot
+from pgflywheel.cli.figures import percent, rate, rate_plot
 from pgflywheel.cli.main import cli
 from tests.sql.measured import NOW, YESTERDAY, Spot, judge
 from tests.sql.support import Connection
@@ -216,3 +216,9 @@ def test_plots_fit_a_terminal_whatever_there_is(count: int) -> None:
     assert max(len(line) for line in plot.splitlines()) <= 80
     assert plot.count("●") == min(count, 67) or count == 0
     assert "no data" in rate_plot("x", [(NOW, None, 0.0, 1.0)])
+
+
+def test_nearly_all_is_not_shown_as_all_nor_hardly_any_as_none() -> None:
+    assert rate(1.0, 0.99979, 1.0) == "100.0 % [99.98, 100.0]"
+    assert rate(0.0, 0.0, 0.00021) == "0.0 % [0.0, 0.02]"
+    assert [percent(share) for share in (0.99996, 0.931, 0.00004, None)] == ["99.996 %", "93.1 %", "0.004 %", "no data"]

@@ -18,14 +18,20 @@ RatePoint = tuple[datetime, float | None, float, float]
 
 def percent(share: float | None) -> str:
     """Return 93.1 %; nothing was measured is no data, never 0 %."""
-    return NO_DATA if share is None else f"{share * 100:.1f} %"
+    return NO_DATA if share is None else f"{in_percent(share)} %"
+
+
+def in_percent(share: float) -> str:
+    """Return 93.1, or the digits it takes to tell nearly all from all, and hardly any from none."""
+    shown = [f"{share * 100:.{digits}f}" for digits in (1, 2, 3, 4)]
+    return next((text for text in shown if float(text) not in (0, 100)), shown[-1] if 0 < share < 1 else shown[0])
 
 
 def rate(share: float | None, low: float | None, high: float | None) -> str:
     """Return a rate with its interval in percent."""
     if share is None or low is None or high is None:
         return NO_DATA
-    return f"{share * 100:.1f} % [{low * 100:.1f}, {high * 100:.1f}]"
+    return f"{in_percent(share)} % [{in_percent(low)}, {in_percent(high)}]"
 
 
 def points(difference: float | None, low: float | None, high: float | None) -> str:
