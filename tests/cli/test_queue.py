@@ -8,6 +8,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from psycopg.conninfo import make_conninfo
 
 from .conftest import CommandLine, Connection
 
@@ -149,3 +150,18 @@ def test_rates_and_accounts_add_up(judged: CommandLine, connection: Connection) 
 def test_why_of_no_span_is_an_error(judged: CommandLine) -> None:
     assert "there is no span" in judged("why", uuid4(), exit_code=1).stderr
     judged("why", "not-an-id", exit_code=2)
+
+
+def test_times_are_in_utc_wherever_the_server_is(judged: CommandLine, connection: Connection, dsn: str) -> None:
+    query = "insert into flywheel.spans (output, started_at) values ('x', '2026-03-01 23:30:00+00') returning span_id"
+    (span_id,) = connection.execute(query).fetchone() or (None,)
+    judged("worker", "run", "--lanes", "bulk", "--until-idle")
+    there = CommandLine(make_conninfo(dsn, options="-ctimezone=Asia/Tokyo"))
+    for words in (("scores", "show"), ("scores", "why", span_id), ("worker", "status"), ("traces", "list")):
+        assert there(*words).stdout == judged(*words).stdout
+    assert "2026-03-01 23:30:00" in there("scores", "show").stdout
+
+
+def test_a_small_cap_is_shown_as_it_is(pgflywheel: CommandLine) -> None:
+    assert "may cost 0.001 USD a day." in pgflywheel("budgets", "set", "project:shop", "day", "0.001").stdout
+    assert "may cost 1,234.50 USD a month." in pgflywheel("budgets", "set", "project:shop", "month", "1234.5").stdout

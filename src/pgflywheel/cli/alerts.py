@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -12,7 +12,7 @@ from pgflywheel.cli.alert_rules import channels, rules
 from pgflywheel.cli.numbers import FiniteRange
 from pgflywheel.cli.options import dsn_option, json_option, run_call, schema_option
 from pgflywheel.cli.people import person, person_option
-from pgflywheel.cli.text import clean, echo, echo_rows, echo_table, one_line
+from pgflywheel.cli.text import at, echo, echo_rows, echo_table, one_line
 from pgflywheel.cli.times import DURATION, TIME
 from pgflywheel.errors import InvalidArgument
 
@@ -77,7 +77,11 @@ def show(alert_id: str, dsn: str, schema: str, as_json: bool) -> None:
     known = {**fields, **{f"evidence {name}": value for name, value in (alert.evidence or {}).items()}}
     echo_table(
         ("", " "),
-        ([name.replace("_", " "), one_line(value, 300)] for name, value in known.items() if value is not None),
+        (
+            [name.replace("_", " "), at(value) if isinstance(value, datetime) else one_line(value, 300)]
+            for name, value in known.items()
+            if value is not None
+        ),
     )
 
 
@@ -145,7 +149,7 @@ def snooze(
         return await _one(database, str(alert.alert_id))
 
     alert = run_call(wait, dsn, schema)
-    echo(alert, as_json, f"{alert.rule} ({alert.what}) is silent until {_time(alert.snoozed_until)}.")
+    echo(alert, as_json, f"{alert.rule} ({alert.what}) is silent until {at(alert.snoozed_until)}.")
 
 
 @alerts.command("watch")
@@ -195,7 +199,7 @@ async def _one(database: Database, text: str) -> Alert:
 
 def _line(alert: Alert) -> list[object]:
     what, verdict = one_line(alert.what, 80), alert.verdict or ""
-    since = _time(alert.opened_at)
+    since = at(alert.opened_at)
     figures = (alert.value, alert.threshold, alert.n)
     return [_short(alert.alert_id), alert.severity, alert.rule, what, *figures, since, alert.state, verdict]
 
@@ -206,12 +210,8 @@ def _news(alert: Alert) -> str:
     figures = ", ".join(f"{name} {value:.4g}" for name, value in told.items() if value is not None)
     looked = f", {alert.verdict} says {alert.acknowledged_by}" if alert.verdict else ""
     text = f"{alert.severity} {alert.rule} ({alert.what}){': ' if figures else ''}{figures}{looked}"
-    return f"{_time(alert.changed_at)}  {_short(alert.alert_id)}  {alert.state:7}  {one_line(text, 300)}"
+    return f"{at(alert.changed_at)}  {_short(alert.alert_id)}  {alert.state:7}  {one_line(text, 300)}"
 
 
 def _short(alert_id: UUID) -> str:
     return str(alert_id)[-SHORT:]
-
-
-def _time(time: datetime | None) -> str:
-    return "" if time is None else clean(time.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S"))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pgflywheel.cli.figures import money
 from pgflywheel.cli.options import dsn_option, json_option, run_call, schema_option
 from pgflywheel.cli.text import echo, note
 from pgflywheel.cli.times import since_option, until_option
@@ -63,7 +64,7 @@ async def _planned(
     text = f"{plan.to_judge:,} spans would be judged; {plan.already_scored:,} of {plan.eligible:,} have a score."
     if price is None:
         return asdict(plan), text
-    usd = "an unknown sum" if price.usd is None else f"{price.usd:,.4f} USD"
+    usd = "an unknown sum" if price.usd is None else money(price.usd)
     text += (
         f"\nThat is {price.calls:,} calls with {price.input_tokens:,} tokens in and {price.output_tokens:,} out: {usd}."
         f"\nBasis: {price.basis}."

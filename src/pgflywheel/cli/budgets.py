@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from pgflywheel.cli import figures
 from pgflywheel.cli.numbers import FiniteRange
 from pgflywheel.cli.options import dsn_option, json_option, run_call, schema_option
 from pgflywheel.cli.text import echo, echo_rows
@@ -35,7 +36,7 @@ def set_budget(what: str, period: str, usd: float, dsn: str, schema: str, as_jso
 
     scope, name = _parts(what)
     changed = run_call(calls.set_budget, dsn, schema, scope, name, period, usd)
-    text = f"{what} may cost {usd:,.2f} USD a {period}." + ("" if changed else " It was so before.")
+    text = f"{what} may cost {figures.cap(usd)} a {period}." + ("" if changed else " It was so before.")
     echo({"scope": scope, "name": name, "period": period, "cap_usd": usd, "changed": changed}, as_json, text)
 
 

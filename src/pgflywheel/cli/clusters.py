@@ -9,7 +9,7 @@ import click
 from pgflywheel.cli.numbers import COUNT
 from pgflywheel.cli.options import dsn_option, json_option, run_call, schema_option
 from pgflywheel.cli.people import person, person_option
-from pgflywheel.cli.text import clean, echo, echo_rows, echo_table, one_line, to_json
+from pgflywheel.cli.text import at, clean, echo, echo_rows, echo_table, one_line, to_json
 from pgflywheel.errors import InvalidArgument
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ async def _one(database: Database, text: str) -> Cluster:
 
 
 def _line(cluster: Cluster) -> list[object]:
-    seen = (f"{time:%Y-%m-%d}" for time in (cluster.first_seen_at, cluster.last_seen_at))
+    seen = (at(time)[:10] for time in (cluster.first_seen_at, cluster.last_seen_at))
     name = one_line(cluster.name, 60)
     return [str(cluster.cluster_id)[-SHORT:], cluster.project, name, cluster.n, cluster.share, *seen, cluster.status]
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pgflywheel.cli.text import one_line
+from pgflywheel.cli import figures
+from pgflywheel.cli.text import at, one_line
 
 if TYPE_CHECKING:
     from pgflywheel.cli.doctor import Report
@@ -18,7 +19,7 @@ async def check_providers(database: Database, report: Report) -> None:
     known = await providers.status(database)
     blocked = [each for each in known if each.blocked_until]
     for each in blocked:
-        found = f"{each.provider} is not called until {each.blocked_until:%Y-%m-%d %H:%M:%S%z}: {each.blocked_reason}"
+        found = f"{each.provider} is not called until {at(each.blocked_until)} UTC: {each.blocked_reason}"
         detail = f", {one_line(each.blocked_detail)}" if each.blocked_detail else ""
         report.add("providers", found + detail, "warn", f"Mended? pgflywheel providers release {each.provider}.")
     if not blocked:
@@ -32,8 +33,8 @@ async def check_budgets(database: Database, report: Report) -> None:
     known = await budgets.status(database)
     reached = [each for each in known if each.reached]
     for each in reached:
-        found = f"{each.scope}:{each.name} has used its {each.cap_usd:.2f} USD a {each.period}; spans wait"
-        hint = f"They go on at {each.resumes_at:%Y-%m-%d %H:%M%z}, or: pgflywheel budgets set {each.scope}:{each.name}"
+        found = f"{each.scope}:{each.name} has used its {figures.cap(each.cap_usd)} a {each.period}; spans wait"
+        hint = f"They go on at {at(each.resumes_at)} UTC, or: pgflywheel budgets set {each.scope}:{each.name}"
         report.add("budgets", found, "warn", f"{hint} {each.period} USD.")
     unpriced = await judge_health.unpriced(database)
     for judge in unpriced:

@@ -42,8 +42,15 @@ def points(difference: float | None, low: float | None, high: float | None) -> s
 
 
 def money(usd: float | None) -> str:
-    """Return US dollars; an unknown price is not a price of 0."""
-    return "unknown" if usd is None else f"{usd:,.4f} USD"
+    """Return US dollars; an unknown price is not a price of 0, nor is a small one."""
+    if usd is None:
+        return "unknown"
+    return f"{usd:.2g} USD" if 0 < usd < 0.0001 else f"{usd:,.4f} USD"
+
+
+def cap(usd: float) -> str:
+    """Return US dollars as they were given."""
+    return f"{usd:,.2f} USD" if round(usd, 2) == usd else f"{usd:,.12g} USD"
 
 
 def moment(time: datetime) -> str:

@@ -90,7 +90,7 @@ class LazyGroup(click.Group):
 def cli() -> None:
     """Validate what your LLM application did, inside its own Postgres.
 
-    The database is named by --dsn, PGFLYWHEEL_DSN, DATABASE_URL or libpq's PG* variables.
+    The database is named by --dsn, PGFLYWHEEL_DSN, DATABASE_URL or libpq's PG* variables. Times are in UTC.
 
     \b
     Exit codes: 0 done, 1 check failed, 2 wrong use, 3 database unreachable,

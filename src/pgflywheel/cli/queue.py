@@ -7,7 +7,7 @@ from uuid import UUID
 import click
 
 from pgflywheel.cli.options import dsn_option, json_option, run_call, schema_option
-from pgflywheel.cli.text import echo, echo_rows, one_line
+from pgflywheel.cli.text import at, echo, echo_rows, one_line
 from pgflywheel.errors import UsageError
 
 LANE = click.Choice(["bulk", "judge", "embed", "batch"])
@@ -59,7 +59,7 @@ def dead(limit: int, dsn: str, schema: str, as_json: bool) -> None:
             "validators": job.validators,
             "spans": job.spans,
             "attempts": job.attempts,
-            "died_at": f"{job.died_at:%Y-%m-%d %H:%M:%S}",
+            "died_at": at(job.died_at),
             "reason": one_line(f"{job.reason}: {job.detail}" if job.detail else job.reason),
         }
         for job in found

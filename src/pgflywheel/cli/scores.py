@@ -9,7 +9,7 @@ from uuid import UUID
 import click
 
 from pgflywheel.cli.options import dsn_option, json_option, run_call, run_list, schema_option
-from pgflywheel.cli.text import echo_rows, one_line
+from pgflywheel.cli.text import at, echo_rows, one_line
 from pgflywheel.cli.times import since_option, until_option
 
 validator_filter = click.option("--validator", metavar="NAME", help="Only of this validator.")
@@ -52,7 +52,7 @@ def show(limit: int, dsn: str, schema: str, as_json: bool, **meant: Any) -> None
     lines = [
         {
             "span_id": score.span_id,
-            "started_at": f"{score.started_at:%Y-%m-%d %H:%M:%S}",
+            "started_at": at(score.started_at),
             "node": score.node,
             "validator": f"{score.validator} v{score.version}",
             "verdict": _verdict(score.passed, score.provisional),
@@ -117,7 +117,7 @@ def why(span_id: UUID, dsn: str, schema: str, as_json: bool) -> None:
         {
             "validator": f"{reason.validator} v{reason.version}",
             "state": reason.state,
-            "since": f"{reason.since:%Y-%m-%d %H:%M:%S}" if reason.since else "",
+            "since": at(reason.since),
             "detail": one_line(reason.detail, 110),
         }
         for reason in found

@@ -7,7 +7,7 @@ import json
 import re
 import sys
 from collections.abc import Iterable, Sequence
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -33,6 +33,11 @@ def one_line(value: object, width: int = 100) -> str:
     """Return clean text on one line, cut to ``width`` characters with an ellipsis."""
     text = " ".join(clean(str(value)[: width * 4] if value is not None else None).split())
     return text if len(text) <= width else text[: width - 1] + "…"
+
+
+def at(time: datetime | None) -> str:
+    """Return a time in UTC to the second, whatever zone the server speaks of; empty for none."""
+    return "" if time is None else time.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def to_json(value: Any) -> str:
@@ -144,9 +149,13 @@ def _escape(character: str, form: str) -> str:
 def _cell(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, datetime):
+        return at(value)
     if isinstance(value, float):
         if 0 < abs(value) < 0.01:  # little is not nothing, and 0.0006 is not 0.001
             return f"{value:.2g}"
+        if 0.9995 <= abs(value) < 1:  # nor are nearly all of them all
+            return f"{value:.6f}".rstrip("0").rstrip(".")
         return f"{value:,.3f}".rstrip("0").rstrip(".")
     return f"{value:,}" if isinstance(value, int) else clean(value)
 

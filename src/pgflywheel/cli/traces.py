@@ -12,7 +12,7 @@ import click
 from click.core import ParameterSource
 
 from pgflywheel.cli.options import confirm, dsn_option, json_option, run, run_call, schema_option, yes_option
-from pgflywheel.cli.text import clean, echo, echo_rows, note, one_line, to_json
+from pgflywheel.cli.text import at, clean, echo, echo_rows, note, one_line, to_json
 from pgflywheel.cli.times import TIME, since_option, until_option
 from pgflywheel.errors import CheckFailed, UsageError
 
@@ -155,7 +155,7 @@ def list_traces(
     lines = [
         {
             "trace_id": line.trace_id,
-            "started_at": _time(line.started_at),
+            "started_at": at(line.started_at),
             "project": line.project,
             "node": line.node,
             "spans": line.spans,
@@ -211,9 +211,9 @@ def purge(before: datetime, yes: bool, dsn: str, schema: str, as_json: bool) -> 
 
     if not yes:
         days = {dropped.day for dropped in run_call(spans.purgeable, dsn, schema, before)}
-        confirm(yes, f"{len(days)} days before {_time(before)} would be dropped, with their spans and scores.")
+        confirm(yes, f"{len(days)} days before {at(before)} would be dropped, with their spans and scores.")
     dropped = run_call(spans.purge, dsn, schema, before)
-    echo_rows(dropped, as_json, empty=f"no day ended before {_time(before)}")
+    echo_rows(dropped, as_json, empty=f"no day ended before {at(before)}")
 
 
 def _converter(mapping: dict[str, Any]) -> ToSpans:
@@ -346,13 +346,9 @@ def _depths(spans: list[StoredSpan]) -> dict[UUID, int]:
 def _print_span(span: StoredSpan, indent: str, full: bool) -> None:
     latency = "" if span.latency_ms is None else f", {span.latency_ms:,.0f} ms"
     state = "" if span.status == "ok" else f", {span.status}: {one_line(span.error)}"
-    heading = f"{span.node} ({span.node_kind}) {_time(span.started_at)}{latency}{state}  {span.span_id}"
+    heading = f"{span.node} ({span.node_kind}) {at(span.started_at)}{latency}{state}  {span.span_id}"
     click.echo(indent + one_line(heading, 400))
     for name, text in (("in ", span.input), ("out", span.output)):
         if text is not None:
             shown = clean(text).replace("\n", f"\n{indent}       ") if full else one_line(text, 100)
             click.echo(f"{indent}  {name}: {shown}")
-
-
-def _time(time: datetime) -> str:
-    return time.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")

@@ -6,7 +6,7 @@ import click
 
 from pgflywheel.cli.numbers import FiniteRange
 from pgflywheel.cli.options import dsn_option, json_option, run, run_call, schema_option
-from pgflywheel.cli.text import echo_rows
+from pgflywheel.cli.text import at, echo_rows
 from pgflywheel.errors import UsageError
 
 LANES = ("bulk", "judge", "embed", "batch")
@@ -61,8 +61,10 @@ def run_worker_command(
         pgflywheel worker run --lanes bulk --until-idle
     """
     import logging
+    from functools import partial
 
     from pgflywheel.worker import logs
+    from pgflywheel.worker.leaving import and_leave
     from pgflywheel.worker.loop import run_worker
     from pgflywheel.worker.site import Options, default_name
 
@@ -77,7 +79,7 @@ def run_worker_command(
         grace_seconds=grace_seconds,
     )
     try:
-        run(run_worker(dsn, schema, options))
+        run(and_leave(partial(run_worker, dsn, schema, options)))
     except OSError as error:
         if metrics_port is None:
             raise
@@ -108,7 +110,7 @@ def status(dsn: str, schema: str, as_json: bool) -> None:
             "wakes by": "notify" if one.listening else "poll",
             "in hand": one.in_hand,
             "release": one.release,
-            "last seen": f"{one.last_seen_at:%Y-%m-%d %H:%M:%S}",
+            "last seen": at(one.last_seen_at),
             "alive": "yes" if one.alive else "no",
         }
         for one in found
