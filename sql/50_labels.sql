@@ -48,6 +48,15 @@ as $function$
 $function$;
 comment on function flywheel._lock_subject is 'Internal: hold what is said of a span under a question until the end of the transaction.';
 
+-- _try_subject: for who would rather leave a span alone than wait for whoever labels it.
+create or replace function flywheel._try_subject(validator_id uuid, span_id uuid) returns boolean
+language sql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+  select pg_try_advisory_xact_lock(hashtextextended(concat_ws(' ', validator_id, span_id), 'flywheel'::regnamespace::oid::bigint))
+$function$;
+comment on function flywheel._try_subject is 'Internal: as _lock_subject, but false at once where somebody else labels the span.';
+
 -- _add_label: the one insert. Whoever labels again replaces their own label and stays in the draw it came from.
 -- An old snapshot does not show what was said since it was taken, so two people would differ and nobody would know.
 create or replace function flywheel._add_label(said flywheel.labels) returns uuid
@@ -133,7 +142,7 @@ begin
    where items.validator_id = _claimed_item.validator_id and items.span_id = span.span_id and claims.reviewer = _claimed_item.reviewer
      and claims.state = 'leased' and items.closed_at is null and items.item_id = coalesce(_claimed_item.item_id, items.item_id)
    order by items.lane, items.item_id limit 1
-     for update of items;
+     for update of items, claims;                    -- given to somebody else meanwhile, it is no longer theirs
   if _claimed_item.item_id is not null and item.item_id is null then
     perform flywheel._refuse_label(format('item %s is not held by %s', _claimed_item.item_id, _claimed_item.reviewer),
       'Claim it again: select * from flywheel.claim_labels(validator, reviewer).', 'Its lease ended, or it is of another span or validator.');

@@ -23,6 +23,8 @@ begin
                         where (labels.validator_id, labels.span_id, labels.revision) = (asked.validator_id, span.span_id, span.revision))
      order by span.started_at desc, span.span_id limit propose_labels.n
   loop
+    continue when not flywheel._try_subject(asked.validator_id, (verdict.span).span_id) or exists (  -- labelled since the look at it
+      select from flywheel.labels where (labels.validator_id, labels.span_id, labels.revision) = (asked.validator_id, (verdict.span).span_id, (verdict.span).revision));
     proposed := flywheel._blank_label(verdict.span, asked.validator_id, verdict.version_id);
     proposed.annotator := verdict.judge;
     proposed.annotator_kind := 'judge';

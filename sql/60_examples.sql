@@ -31,6 +31,17 @@ as $function$
 $function$;
 comment on function flywheel._example_policy is 'Internal: how many people sign the examples of a project.';
 
+-- _crowding: who of several at once made one too many is seen by none of them, so _advance_examples() asks again.
+create or replace function flywheel._crowding(made flywheel.examples) returns text
+language sql stable security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+  select format('end user %s has %s examples already', made.user_id, count(*)) from flywheel.examples as e
+   where e.project = made.project and e.user_id = made.user_id and e.status in ('candidate', 'approved', 'servable') and e.example_id <> made.example_id
+  having count(*) >= (flywheel._example_policy(made.project)).max_per_user
+$function$;
+comment on function flywheel._crowding is 'Internal: what to say where the end user of an example has enough others; null = not so.';
+
 -- _example_problem: what can be seen without a vector; _advance_examples sees the rest.
 create or replace function flywheel._example_problem(made flywheel.examples, out reason text, out detail text)
 language plpgsql stable security definer
@@ -39,7 +50,6 @@ as $function$
 declare
   alike constant integer := 3;
   found_count integer;
-  most integer := (flywheel._example_policy(made.project)).max_per_user;
 begin
   detail := flywheel._instruction_in(concat_ws(E'\n', made.input, made.output, made.corrected_output, made.critique));
   if detail is not null then
@@ -54,12 +64,8 @@ begin
     detail := format('%s other examples have the same text', found_count);
     return;
   end if;
-  select count(*) into found_count from flywheel.examples as e
-   where e.project = made.project and e.user_id = made.user_id and e.status in ('candidate', 'approved', 'servable') and e.example_id <> made.example_id;
-  if found_count >= most then
-    reason := 'one_user';
-    detail := format('end user %s has %s examples already', made.user_id, found_count);
-  end if;
+  detail := flywheel._crowding(made);
+  reason := case when detail is not null then 'one_user' end;
 end
 $function$;
 comment on function flywheel._example_problem is 'Internal: why an example is kept back before anyone signs it; null = nothing is seen.';

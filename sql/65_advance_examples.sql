@@ -115,7 +115,11 @@ begin
         asked := work.validator_id;
         jury := flywheel._jury(asked, embedder);
       end if;
-      select found.reason, found.detail into reason, detail from flywheel._compared_problem(work.made, work.embedding, embedder) as found;
+      detail := flywheel._crowding(work.made);
+      reason := case when detail is not null then 'one_user' end;
+      if reason is null then
+        select found.reason, found.detail into reason, detail from flywheel._compared_problem(work.made, work.embedding, embedder) as found;
+      end if;
       if reason is null then
         detail := flywheel._outlier(work.made, work.embedding, embedder);
         reason := case when detail is not null then 'outlier' end;

@@ -97,6 +97,49 @@ def test_a_lease_that_is_over_is_renewed_or_given_to_another_and_not_both(
     assert rows(connection, LEASES) == [(first,)]
 
 
+def test_who_labels_after_the_item_was_given_to_another_is_told(
+    connection: Connection, connect: Connect, over: None
+) -> None:
+    item, span = rows(connection, "select item_id, span_id from flywheel._label_items")[0]
+    ada, bob = connect(), connect()
+    bob.execute("begin")
+    assert len(rows(bob, CLAIM, ["bob"])) == 1
+    query = "select flywheel.record_label(%s, 'polite', true, 'ada', item_id => %s)"
+    with meanwhile(connection, ada, query, [span, item]) as said:
+        bob.execute("commit")
+    assert f"item {item} is not held by ada" in str(said.exception())
+    assert rows(connection, LEASES) == [("bob",)]
+
+
+def test_nothing_is_proposed_where_somebody_is_labelling(
+    connection: Connection, connect: Connect, taught: uuid.UUID
+) -> None:
+    span, worker_id, ada = insert(connection), worker(connection), connect()
+    fences = claimed(connection, worker_id)
+    connection.execute(END, [worker_id, fences, Jsonb([score(connection, taught, fences[0])])])
+    ada.execute("begin")
+    exampling.label(ada, span)
+    assert value(connection, "select flywheel.propose_labels('polite')") == 0
+    ada.execute("commit")
+    assert value(connection, "select flywheel.propose_labels('polite')") == 0
+
+
+def test_of_examples_made_at_once_an_end_user_keeps_as_many_as_the_policy_lets(
+    connection: Connection, connect: Connect, taught: uuid.UUID
+) -> None:
+    connection.execute("select flywheel.set_example_policy('default', 'auto', 1)")
+    spans = [insert(connection, user_id="mallory") for _ in range(2)]
+    one, two = connect(), connect()
+    with one.transaction(), two.transaction():
+        exampling.label(one, spans[0])
+        exampling.label(two, spans[1])
+    for number, span in enumerate(spans):
+        exampling.embed(connection, exampling.example_of(connection, span), 1, number)
+    connection.execute("select flywheel._advance_examples()")
+    query = "select status, quarantined_reason from flywheel.examples order by status"
+    assert rows(connection, query) == [("quarantined", "one_user"), ("servable", None)]
+
+
 def test_an_example_made_while_its_policy_becomes_looser_is_served(
     connection: Connection, connect: Connect, taught: uuid.UUID
 ) -> None:
