@@ -8,6 +8,7 @@ import math
 import os
 import sys
 import time
+from contextlib import suppress
 from typing import Any
 
 from pgflywheel.errors import Later
@@ -129,4 +130,68 @@ async def waits_for_ever(text: str) -> bool:
 async def waits_a_second(text: str) -> bool:
     print("waiting for a second", file=sys.stderr, flush=True)
     await asyncio.sleep(1)
+    return True
+
+
+class NobodysError(BaseException):
+    """Neither an Exception nor anything Python knows."""
+
+
+async def raises_anything(text: str) -> bool:
+    if text == "bad":
+        raise NobodysError("no Exception")
+    if text == "cancelled":
+        raise asyncio.CancelledError
+    if text == "exit":
+        raise GeneratorExit
+    if text == "interrupt":
+        raise KeyboardInterrupt
+    return True
+
+
+async def cannot_be_stopped(text: str) -> bool:
+    while text == "bad":
+        try:
+            await asyncio.sleep(3600)
+        except BaseException:
+            print("not stopped", file=sys.stderr, flush=True)
+    return True
+
+
+_LATER: dict[str, tuple[Any, Any]] = {
+    "nan": (math.nan, "nan"),
+    "infinite": (math.inf, "infinite"),
+    "huge": (1e300, "huge"),
+    "negative": (-5, "negative"),
+    "text": ("soon", "text"),
+    "none": (None, None),
+    "nul": (0.1, "asked \x00 to \ud800 wait"),
+    "number": (0.1, 429),
+}
+
+
+async def asks_to_wait_oddly_once(text: str) -> bool:
+    calls[text] = calls.get(text, 0) + 1
+    if calls[text] == 1 and text in _LATER:
+        raise Later(*_LATER[text])
+    return True
+
+
+def forks_on_bad(text: str) -> bool:
+    if text == "bad":
+        os.fork()  # and both go on
+    return True
+
+
+def closes_files_on_bad(text: str) -> bool:
+    if text == "bad":
+        os.closerange(3, 64)
+    return True
+
+
+def writes_to_files_on_bad(text: str) -> bool:
+    if text == "bad":
+        for number in range(3, 16):
+            with suppress(OSError):
+                os.write(number, b"\x00\x00\x00\x00\x00\x00\x00\x04junk")
     return True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from math import isfinite
 from typing import Any
 from uuid import UUID
 
@@ -17,7 +18,10 @@ from pgflywheel.worker.callables import Check, MissingCallable, load_coroutine, 
 from pgflywheel.worker.faults import blame
 from pgflywheel.worker.refusals import Fault, delay_seconds
 from pgflywheel.worker.site import Site
-from pgflywheel.worker.verdicts import Answer, failed, judged, unscored
+from pgflywheel.worker.verdicts import Answer, TimedOut, failed, judged, unscored
+
+STOP_SECONDS = 1.0  # for a call that is to end
+MOST_LATER_SECONDS = 86_400.0
 
 
 class CallableCalls:
@@ -54,18 +58,18 @@ class CallableCalls:
     async def _ask(self, ask: Ask) -> Answer | None:
         """Return what the function says; None when the span was put off."""
         check = self.site.versions.check(ask.version)
-        try:
-            async with asyncio.timeout(check.time_limit_ms / 1000) as limit:
-                return judged(await self._callable(ask.version, check)(_argument(check, ask.subject)))
-        except Later as later:
-            await put_off(self.site, ask, later.delay_seconds, Fault("later", later.reason), costs=False)
-        except OSError as error:  # TimeoutError and ConnectionError are
-            fault = _fault(too_long(check) if limit.expired() else failed(error))
-            await put_off(self.site, ask, delay_seconds(ask.job.attempt), fault)
-        except MissingCallable as error:
-            return unscored("missing_callable", str(error))
-        except (Exception, SystemExit) as error:  # whatever a check raises is its answer
-            return failed(error)
+
+        async def call() -> Any:
+            return await self._callable(ask.version, check)(_argument(check, ask.subject))
+
+        said = await asked(check, call)
+        if isinstance(said, Later) and (seconds := _seconds(said)) is not None:
+            reason = unscored("later", f"{said.reason}").detail or ""
+            await put_off(self.site, ask, seconds, Fault("later", reason), costs=False)
+        elif isinstance(said, OSError | TimedOut):  # TimeoutError and ConnectionError are OSErrors
+            await put_off(self.site, ask, delay_seconds(ask.job.attempt), _fault(failed(said)))
+        else:
+            return answer_of(said)
         return None
 
     def _callable(self, version: Version, check: Check) -> Callable[[Any], Awaitable[Any]]:
@@ -75,9 +79,45 @@ class CallableCalls:
         return self.callables[version.version_id]
 
 
-def too_long(check: Check) -> Answer:
-    """Return what is known of a span whose call was cut off."""
-    return unscored("timed_out", f"the call took longer than {check.time_limit_ms:g} ms")
+async def asked(check: Check, call: Callable[[], Awaitable[Any]]) -> Answer | BaseException:
+    """Return the answer of a call, or what it raised; TimedOut when its time is over.
+
+    The call has a task of its own: what it raises may be made to end the task it is raised in, or the event loop.
+    One that does not let itself be cancelled is left alone.
+    """
+    task = asyncio.create_task(_caught(call))
+    try:
+        await asyncio.wait([task], timeout=check.time_limit_ms / 1000)
+        if not task.done():
+            return TimedOut(f"the call took longer than {check.time_limit_ms:g} ms")
+        return asyncio.CancelledError() if task.cancelled() else task.result()
+    finally:
+        if not task.done():
+            task.cancel()
+            await asyncio.wait([task], timeout=STOP_SECONDS)
+
+
+async def _caught(call: Callable[[], Awaitable[Any]]) -> Answer | BaseException:
+    try:
+        return judged(await call())
+    except BaseException as error:
+        return error
+
+
+def answer_of(said: Answer | BaseException) -> Answer:
+    """Return the answer that ends a span; whatever a check raises is its answer."""
+    if not isinstance(said, BaseException):
+        return said
+    return unscored("missing_callable", str(said)) if isinstance(said, MissingCallable) else failed(said)
+
+
+def _seconds(later: Later) -> float | None:
+    """Return how long a check asks to wait, a day at most; None when that is no number."""
+    try:
+        seconds = float(later.delay_seconds)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return min(max(seconds, 0.0), MOST_LATER_SECONDS) if isfinite(seconds) else None
 
 
 def _argument(check: Check, call: Call) -> Any:

@@ -115,10 +115,13 @@ def _memory_limit(megabytes: float) -> Iterator[None]:
 
 
 def serve(requests: BinaryIO, replies: BinaryIO, progress: Callable[[int], None]) -> None:
-    """Answer requests until the worker closes the pipe."""
+    """Answer requests until the worker closes the pipe; what a check forked off is not to answer, too."""
+    us = os.getpid()
     while header := requests.read(LENGTH.size):
         request = pickle.loads(requests.read(*LENGTH.unpack(header)))
         reply = pickle.dumps(answer(request, progress), pickle.HIGHEST_PROTOCOL)
+        if os.getpid() != us:
+            os._exit(0)
         progress(WAITING)
         replies.write(LENGTH.pack(len(reply)) + reply)
         replies.flush()

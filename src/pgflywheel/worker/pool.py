@@ -11,6 +11,7 @@ import mmap
 import os
 import pickle
 import signal
+import struct
 import sys
 import tempfile
 import time
@@ -26,12 +27,13 @@ IMPORT_SECONDS = 60.0
 GRACE_SECONDS = 1.0  # what a process gets beyond a check's own limit
 LOOK_SECONDS = 0.25
 PIPE_BYTES = 4 * 2**20
+MOST_REPLY_BYTES = 2**31
 
 
 class ChildDied(Exception):
-    """A process ended, or was ended, on one span."""
+    """A process ended, or was ended, on one span; a place of None is the answer for all of them."""
 
-    def __init__(self, place: int, reason: str, detail: str) -> None:
+    def __init__(self, place: int | None, reason: str, detail: str) -> None:
         super().__init__(detail)
         self.place = place
         self.reason = reason
@@ -59,6 +61,7 @@ class Child:
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 pass_fds=[file.fileno()],
+                start_new_session=True,  # what a check starts or forks ends with it
                 limit=PIPE_BYTES,
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             )
@@ -77,7 +80,12 @@ class Child:
         except (asyncio.IncompleteReadError, ConnectionError):
             await self.process.wait()
             detail = f"the process ended with {_ending(self.process.returncode)}"
-            raise ChildDied(max(self.shared[0], request.start), "crashed", detail) from None
+            place = None if self.shared[0] == WAITING else max(self.shared[0], request.start)
+            raise ChildDied(place, "crashed", detail) from None
+        except (struct.error, pickle.UnpicklingError, ValueError, TypeError, LookupError, EOFError) as error:
+            await self.stop()
+            detail = f"the check wrote where its process answers: {type(error).__name__}"
+            raise ChildDied(None, "crashed", detail) from error
         finally:
             if not replying.done():
                 replying.cancel()
@@ -91,7 +99,11 @@ class Child:
         self.process.stdin.write(body)
         await self.process.stdin.drain()
         (length,) = LENGTH.unpack(await self.process.stdout.readexactly(LENGTH.size))
+        if length > MOST_REPLY_BYTES:
+            raise ValueError(f"a reply of {length:,} bytes")
         answers: Answers = pickle.loads(await self.process.stdout.readexactly(length))
+        if not isinstance(answers, Answers):
+            raise TypeError(f"a reply that is {type(answers).__name__}")
         return answers
 
     async def _watch(self, replying: asyncio.Future[Answers], seconds: float) -> None:
@@ -111,7 +123,7 @@ class Child:
         if self.process.returncode is None:
             # process.kill() looks for itself whether the process has ended, and so takes that end away from asyncio
             with suppress(ProcessLookupError):
-                os.kill(self.process.pid, signal.SIGKILL)
+                os.killpg(self.process.pid, signal.SIGKILL)
         await self.process.wait()
 
 
@@ -129,13 +141,16 @@ class Pool:
     async def ask(self, request: Request) -> Answers:
         """Return the answers for the first spans of a stretch, one at least.
 
-        A span on which a process hangs or dies is answered as a fault; those before it are asked again.
+        A span on which a process hangs or dies is answered as a fault; those before it are asked again, and so is the
+        first half of spans of which nobody knows which it was.
         """
         try:
             return await self._ask(request)
         except ChildDied as died:
-            if died.place > request.start:
-                return await self.ask(replace(request, stop=died.place))
+            spans = request.stop - request.start
+            stop = request.start + spans // 2 if died.place is None else died.place
+            if stop > request.start:
+                return await self.ask(replace(request, stop=stop))
             return Answers.of([unscored(died.reason, died.detail)])
 
     async def _ask(self, request: Request) -> Answers:

@@ -106,7 +106,7 @@ class Site:
 
     @classmethod
     def of(cls, database: Database, options: Options, beats: Database | None = None) -> Site:
-        """Make what a worker needs around a database; its heartbeat has connections of its own, where they are given."""
+        """Make what a worker needs around a database; the heartbeat has connections of its own where they are given."""
         lease = Lease(beats or database, options.name, options.lanes, options.lease_seconds)
         site = cls(database, options, lease, Versions(database), Metrics(), Endpoints(database))
         site.metrics.in_hand.set_function(lambda: len(site.in_hand))
