@@ -372,8 +372,9 @@ def test_an_export_goes_back_in_as_it_was(
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("nonsense", "line 2 is not JSON"),
-        ("[1]", "line 2 has no span_id"),
+        ("nonsense", "line 2: the line is not JSON"),
+        ("[" * 100_000, "line 2: the line is nested too deeply"),
+        ("[1]", "line 2: the line is a JSON list, not an object"),
         ('{"span_id": "00000000-0000-0000-0000-000000000001"}', "line 2 has no validator"),
         (
             '{"span_id": "00000000-0000-0000-0000-000000000001", "validator": "polite", "passed": true,'

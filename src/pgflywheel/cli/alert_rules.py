@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pgflywheel.cli.files import TOML_FILE, read_toml, require_names
 from pgflywheel.cli.options import dsn_option, json_option, run_call, schema_option
 from pgflywheel.cli.text import echo, echo_rows
 from pgflywheel.errors import InvalidArgument
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from pgflywheel.db.alerts import Reading
     from pgflywheel.db.connect import Database
 
-FILES = click.Path(exists=True, dir_okay=False, path_type=Path)
 KINDS = ("channel", "rule")
 Table = dict[str, Any]
 
@@ -27,7 +27,7 @@ def rules() -> None:
 
 
 @rules.command("set")
-@click.argument("files", nargs=-1, required=True, type=FILES, metavar="FILE...")
+@click.argument("files", nargs=-1, required=True, type=TOML_FILE, metavar="FILE...")
 @dsn_option
 @schema_option
 @json_option
@@ -157,28 +157,13 @@ def drop_channel(name: str, dsn: str, schema: str, as_json: bool) -> None:
 
 def read_alerts(file: Path) -> dict[str, list[Table]]:
     """Return the [[rule]] and [[channel]] tables of a TOML file; raises InvalidArgument."""
-    import tomllib
-
-    try:
-        document = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InvalidArgument(f"{file} is not TOML", str(error)) from error
+    document = read_toml(file)
     found = {kind: document.pop(kind, []) for kind in KINDS}
     if document or not any(found.values()):
         names = ", ".join(document) or "nothing"
         hint = "Each rule is a [[rule]] table with a name, each channel a [[channel]] table."
         raise InvalidArgument(f"{file} holds {names} instead of rules and channels", hint=hint)
-    for kind, tables in found.items():
-        _require_names(file, kind, tables)
-    return found
-
-
-def _require_names(file: Path, kind: str, tables: object) -> None:
-    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
-        raise InvalidArgument(f"{file}: {kind} is no list of tables", hint=f"Write [[{kind}]].")
-    for place, table in enumerate(tables, 1):
-        if not isinstance(table.get("name"), str):
-            raise InvalidArgument(f"{file}: {kind} {place} has no name")
+    return {kind: require_names(file, kind, tables) for kind, tables in found.items()}
 
 
 def _definition(table: Table) -> Table:

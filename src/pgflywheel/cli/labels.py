@@ -13,10 +13,11 @@ from uuid import UUID
 
 import click
 
+from pgflywheel.cli.files import write_text
 from pgflywheel.cli.numbers import COUNT
 from pgflywheel.cli.options import dsn_option, json_option, run_call, run_list, schema_option
 from pgflywheel.cli.people import person, person_option
-from pgflywheel.cli.text import echo, echo_rows, one_line
+from pgflywheel.cli.text import clean, echo, echo_rows, one_line
 from pgflywheel.cli.times import now, since_option, until_option
 from pgflywheel.errors import FlywheelError, InvalidArgument
 
@@ -259,8 +260,8 @@ def export_labels(file: str, validator: str | None, dsn: str, schema: str) -> No
     if file == "-":
         click.echo(text, nl=False)
         return
-    Path(file).write_text(text, encoding="utf-8")
-    click.echo(f"{len(found)} labels are in {file}.")
+    write_text(Path(file), text)
+    click.echo(clean(f"{len(found):,} labels are in {file}."))
 
 
 @labels.command("import")
@@ -300,15 +301,17 @@ async def _import(database: Database, file: str) -> dict[str, int]:
 
 def _lines(file: str) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield each label with the number of its line; raises InvalidArgument."""
+    from pgflywheel.importer.mapping import parse_line
     from pgflywheel.importer.reading import opened
+    from pgflywheel.importer.values import Rejected
 
     with opened(file) as source:
         for number, line in source.lines():
             try:
-                label = json.loads(line)
-            except ValueError as error:
-                raise InvalidArgument(f"line {number} is not JSON", str(error), NONE_WRITTEN) from error
-            missing = [name for name in NEEDED if not isinstance(label, dict) or label.get(name) is None]
+                label = parse_line(number, line).item
+            except Rejected as error:
+                raise InvalidArgument(f"line {number}: {error}", None, NONE_WRITTEN) from error
+            missing = [name for name in NEEDED if label.get(name) is None]
             if missing:
                 raise InvalidArgument(f"line {number} has no {missing[0]}", None, NONE_WRITTEN)
             yield number, label

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pgflywheel.cli.files import TOML_FILE, read_toml, require_names
 from pgflywheel.cli.options import dsn_option, json_option, run_call, schema_option
 from pgflywheel.cli.text import echo, echo_rows
 from pgflywheel.errors import CheckFailed, InvalidArgument
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from pgflywheel.db.connect import Database
 
 CHECK = "Answer with a JSON object with the key ok, and true."
-FILES = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 @click.group("providers")
@@ -25,7 +25,7 @@ def providers() -> None:
 
 
 @providers.command("set")
-@click.argument("files", nargs=-1, required=True, type=FILES, metavar="FILE...")
+@click.argument("files", nargs=-1, required=True, type=TOML_FILE, metavar="FILE...")
 @dsn_option
 @schema_option
 @json_option
@@ -97,19 +97,13 @@ def release(name: str, dsn: str, schema: str, as_json: bool) -> None:
 
 def read_providers(file: Path) -> list[dict[str, Any]]:
     """Return the [[provider]] tables of a TOML file; raises InvalidArgument."""
-    import tomllib
-
-    try:
-        document = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InvalidArgument(f"{file} is not TOML", str(error)) from error
+    document = read_toml(file)
     tables = document.pop("provider", None)
-    if document or not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
-        raise InvalidArgument(f"{file} holds no providers", hint="Each provider is a [[provider]] table with a name.")
-    for place, table in enumerate(tables, 1):
-        if not isinstance(table.get("name"), str):
-            raise InvalidArgument(f"{file}: provider {place} has no name")
-    return tables
+    if document or not tables:
+        names = ", ".join(document) or "nothing"
+        hint = "Each provider is a [[provider]] table with a name."
+        raise InvalidArgument(f"{file} holds {names} instead of providers", hint=hint)
+    return require_names(file, "provider", tables)
 
 
 async def _set(database: Database, tables: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pgflywheel.cli.files import write_text
 from pgflywheel.cli.options import dsn_option, run_call, schema_option
-from pgflywheel.cli.text import clean, note
+from pgflywheel.cli.text import note
 from pgflywheel.cli.times import since_option, until_option
-from pgflywheel.errors import UsageError
 
 if TYPE_CHECKING:
     from pgflywheel.cli.report_sections import Gathered
@@ -60,15 +60,8 @@ def report(
     if str(output) == "-":
         click.echo(document, nl=False)
         return
-    _write(output, document)
+    write_text(output, document)
     note(f"{output} is written.")
-
-
-def _write(path: Path, document: str) -> None:
-    try:
-        path.write_text(document, encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"{clean(path)} cannot be written", error.strerror) from error
 
 
 async def gather(database: Database, since: datetime, until: datetime, project: str | None) -> Gathered:

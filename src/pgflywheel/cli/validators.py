@@ -21,6 +21,7 @@ from pgflywheel.cli.definitions import (
     read,
     version_pair,
 )
+from pgflywheel.cli.files import TOML_FILE
 from pgflywheel.cli.numbers import COUNT
 from pgflywheel.cli.options import dsn_option, json_option, run_call, schema_option
 from pgflywheel.cli.text import clean, echo, echo_rows, one_line, to_json
@@ -39,7 +40,7 @@ def validators() -> None:
 
 
 @validators.command("apply")
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("file", type=TOML_FILE)
 @click.option("--activate", "activating", is_flag=True, help="Let each judge new spans at once.")
 @click.option("--dry-run", is_flag=True, help="Say what would change, and change nothing.")
 @dsn_option
@@ -106,7 +107,7 @@ def show(name: str, version: int | None, dsn: str, schema: str, as_json: bool) -
 
 @validators.command("test")
 @click.argument("name")
-@click.option("--file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Take NAME from this file.")
+@click.option("--file", type=TOML_FILE, help="Take NAME from this file.")
 @click.option("--span", "span_id", type=click.UUID, metavar="ID", help="Ask about a stored span.")
 @click.option("--input", "input_text", metavar="TEXT", help="Ask about this input.")
 @click.option("--output", "output_text", metavar="TEXT", help="Ask about this output.")
