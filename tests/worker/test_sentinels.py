@@ -14,7 +14,8 @@ from pgflywheel.db.connect import open_database
 from pgflywheel.worker.sentinels import Sentinels
 from pgflywheel.worker.site import Options, Site
 from pgflywheel.worker.tasks import ended
-from tests.fakes.openai import Fake
+from tests.fakes.faults import Fault
+from tests.fakes.openai import Asked, Fake
 from tests.sql.exampling import label, span
 from tests.worker.judging import judge, outcomes, provide
 from tests.worker.support import Connection, value
@@ -130,3 +131,19 @@ def test_a_model_whose_name_cannot_be_stored_is_recorded(dsn: str, connection: C
     assert asyncio.run(end()) == 1
     found = value(connection, "select answered_by from flywheel.calls where call_id = %s", call_id)
     assert found == "a\ufffdb\ufffd"
+
+
+def test_a_repair_that_is_refused_leaves_the_first_reply_as_it_is(dsn: str, connection: Connection, fake: Fake) -> None:
+    answer = fake.answer
+
+    def refusing(path: str, asked: Asked, misbehaviour: str | None) -> dict[str, Any]:
+        if "cannot be used" in str(asked.body["messages"][-1]):
+            raise Fault(400, "max_tokens is too large: 2048.", "invalid_value", param="max_tokens")
+        return answer(path, asked, misbehaviour)
+
+    fake.answer = refusing  # type: ignore[method-assign]
+    fake.set(mix={"length": 1.0})
+    assert ask(dsn) == 1
+    assert value(connection, "select array_agg(distinct unscored_reason) from flywheel.sentinel_runs") == [
+        "length_stop"
+    ]

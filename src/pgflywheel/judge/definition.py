@@ -9,7 +9,7 @@ from typing import Any
 from pgflywheel.errors import InvalidDefinition
 
 MOST_CHARACTERS = 200_000
-MOST_OUTPUT_TOKENS = 1024
+MOST_OUTPUT_TOKENS, MOST_TOKENS_EVER = 1024, 10_000_000
 SPREAD_TEMPERATURE = 0.7  # several votes at temperature 0 would be one vote
 _TOKEN_KEYS = ("max_tokens", "max_completion_tokens")
 _OURS = ("model", "messages", "stream", "n", "response_format", "logprobs", "top_logprobs", "seed", "prompt_cache_key")
@@ -84,7 +84,7 @@ class JudgeDefinition:
         _require_texts(name, definition)
         parameters = dict(definition.get("model_parameters") or {})
         _require_not_ours(name, parameters)
-        most_tokens = next((parameters.pop(key) for key in _TOKEN_KEYS if key in parameters), MOST_OUTPUT_TOKENS)
+        most_tokens = _most_tokens(name, parameters)
         votes = int(definition.get("votes") or 1)
         parameters.setdefault("temperature", 0 if votes == 1 else SPREAD_TEMPERATURE)
         read = cls(
@@ -99,7 +99,7 @@ class JudgeDefinition:
             context=_context(definition),
             degrade=Degrade(**(definition.get("degrade") or {})),
             time_limit_ms=definition.get("time_limit_ms"),
-            most_output_tokens=int(most_tokens),
+            most_output_tokens=most_tokens,
         )
         _require_template(read)
         return read
@@ -133,6 +133,17 @@ def _require_texts(name: str, definition: Mapping[str, Any]) -> None:
     for key in _TOLD:
         if not isinstance(definition.get(key), str) or not definition[key].strip():
             raise InvalidDefinition(f"judge {name}: {key} is {definition.get(key, 'missing')!r}, not a text")
+
+
+def _most_tokens(name: str, parameters: dict[str, Any]) -> int:
+    """Take the limit on a reply out of the parameters, whichever its name."""
+    found = {key: parameters.pop(key) for key in _TOKEN_KEYS if key in parameters}
+    for key, value in found.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 1 <= value <= MOST_TOKENS_EVER:
+            raise InvalidDefinition(
+                f"judge {name}: model_parameters.{key} is {value!r}, not a number from 1 to {MOST_TOKENS_EVER:,}"
+            )
+    return int(next(iter(found.values()), MOST_OUTPUT_TOKENS))
 
 
 def _require_not_ours(name: str, parameters: Mapping[str, Any]) -> None:

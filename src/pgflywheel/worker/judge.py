@@ -20,7 +20,7 @@ from pgflywheel.records import Claimed
 from pgflywheel.worker.asks import Ask, Kind
 from pgflywheel.worker.batch import Batch, Runner, alike
 from pgflywheel.worker.buffer import AnswerBuffer, Buffer, Done
-from pgflywheel.worker.faults import fault_of
+from pgflywheel.worker.faults import fault_of, hopeless
 from pgflywheel.worker.site import Site
 
 log = logging.getLogger(__name__)
@@ -137,7 +137,7 @@ class Judge:
     async def _answer(self, ask: Ask, group: asyncio.TaskGroup) -> None:
         try:
             if not await self._held(Batch(ask.worker_id, [ask.job])):  # paused while it waited
-                await self.kinds[ask.version.kind].answer(ask)
+                await self._ask(ask)
         except FlywheelError as error:
             self._drop([ask.job], error)
         except Exception:
@@ -147,6 +147,17 @@ class Judge:
             self.calling -= ask.calls
             self._fill(group)
             self.wake()
+
+    async def _ask(self, ask: Ask) -> None:
+        """Judge a span; what the database refuses of it is why it has no score."""
+        try:
+            await self.kinds[ask.version.kind].answer(ask)
+        except FlywheelError as error:
+            fault = fault_of(error)
+            if fault is None or hopeless(error):
+                raise
+            await self.runner.mark(Batch(ask.worker_id, [ask.job]), ask.version, fault)
+            self.site.put_down([ask.job.fence])
 
     def _drop(self, jobs: list[Claimed], error: FlywheelError | None) -> None:
         """Leave jobs to be claimed again."""

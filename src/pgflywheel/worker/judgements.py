@@ -144,7 +144,10 @@ class Judgements:
         bill.answered.append(first)
         if first.reading.scored:
             return first.reading.judgement
-        again = await self.caller.call(ask, repair(first.prompt, first.reply, first.reading))
+        try:
+            again = await self.caller.call(ask, repair(first.prompt, first.reply, first.reading))
+        except (NoVerdict, Rejected):  # it is longer than the first, and may be too long
+            return first.reading.judgement
         bill.answered.append(again)
         return again.reading.judgement
 

@@ -15,7 +15,9 @@ from uuid import UUID
 
 from pgflywheel.db import calls, judgements
 from pgflywheel.db.calls import Begun
+from pgflywheel.errors import FlywheelError
 from pgflywheel.worker.buffer import Buffer
+from pgflywheel.worker.faults import fault_of
 from pgflywheel.worker.site import Site
 
 BEGIN_SECONDS = 0.003
@@ -95,6 +97,10 @@ class Beginner:
             by_id = {each.call_id: each for each in begun}
             told = [by_id[call["call_id"]] for _, call, _ in asked]
         except BaseException as error:
+            if len(asked) > 1 and isinstance(error, FlywheelError) and fault_of(error):
+                for one in asked:  # one that cannot be entered keeps none of the others
+                    await self._begin(worker_id, [one])
+                return
             for _, _, answer in asked:
                 if not answer.done():
                     answer.set_exception(error)

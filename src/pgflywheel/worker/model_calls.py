@@ -179,6 +179,6 @@ class Caller:
             return PutOff(seconds, Fault(failure.outcome, failure.detail), costs=True)
         if failure.treatment in ("too_long", "content_filter"):
             return NoVerdict(Fault(failure.treatment, failure.detail))
-        if failure.treatment == "step_down" and self.ladder.step_down(prompt, failure):
+        if failure.treatment == "step_down" and not prompt.repair and self.ladder.step_down(prompt, failure):
             return StepDown(failure.detail)
         return Rejected(failure.detail)

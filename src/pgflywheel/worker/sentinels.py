@@ -43,6 +43,7 @@ TURN_SECONDS = 1800.0
 PATIENCE_SECONDS = 120.0
 AT_A_TIME = 4
 _OF_THE_ITEM = ("too_long", "content_filter")  # what another try would not change
+_OF_THE_REPAIR = (*_OF_THE_ITEM, "dead", "step_down")
 
 
 class NotNow(Unanswered):
@@ -144,16 +145,22 @@ class Asking:
     async def _vote(self, item: Item, shots: tuple[Shot, ...], vote: int, bill: list[Answered]) -> Judgement:
         """Return one vote, after one repair at most; what the endpoint never takes is unscored."""
         try:
-            said = await self._built(item, shots, vote)
-            bill.append(said)
-            if not said.reading.scored:
-                said = await self._call(item, repair(said.prompt, said.reply, said.reading))
-                bill.append(said)
+            first = await self._built(item, shots, vote)
         except CallFailed as failure:
             if failure.treatment in _OF_THE_ITEM:
                 return unscored(failure.treatment, failure.detail)
             raise
-        return said.reading.judgement
+        bill.append(first)
+        if first.reading.scored:
+            return first.reading.judgement
+        try:
+            again = await self._call(item, repair(first.prompt, first.reply, first.reading))
+        except CallFailed as failure:
+            if failure.treatment in _OF_THE_REPAIR:  # it is longer than the first, and may be too long
+                return first.reading.judgement
+            raise
+        bill.append(again)
+        return again.reading.judgement
 
     async def _built(self, item: Item, shots: tuple[Shot, ...], vote: int) -> Answered:
         """Ask without what the endpoint turns out not to know."""
