@@ -105,7 +105,7 @@ def _memory_limit(megabytes: float) -> Iterator[None]:
         hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
         limit = pages * resource.getpagesize() + int(megabytes * 2**20)
         resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
-    except (ImportError, OSError, ValueError):
+    except (ImportError, OSError, ValueError, OverflowError):
         yield
         return
     try:
