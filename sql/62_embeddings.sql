@@ -105,7 +105,8 @@ create or replace trigger embed_new_examples after insert on flywheel.examples
 create or replace trigger follow_examples after update on flywheel.examples
   referencing old table as old_examples new table as new_examples for each statement execute function flywheel._follow_examples();
 
--- _running_subjects: the texts behind running jobs, with the hash of each; no example that was taken back.
+-- _running_subjects: the texts behind running jobs, with the hash of each; no example that was taken back. Two jobs may hold the same
+-- subject, queued at different times: it is one.
 create or replace function flywheel._running_subjects(fences uuid[])
 returns table (embedder_id uuid, subject_id uuid, started_at timestamptz, revision integer, part text, content_hash text, body text)
 language sql stable security definer
@@ -127,7 +128,9 @@ as $function$
        union all
        select 'output', span.output where span.output is not null) as texts
   )
-  select found.embedder_id, found.id, found.started_at, found.revision, found.part, flywheel._text_hash(found.body), found.body from found
+  select distinct on (found.embedder_id, found.id, found.started_at, found.part)
+         found.embedder_id, found.id, found.started_at, found.revision, found.part, flywheel._text_hash(found.body), found.body
+    from found
 $function$;
 comment on function flywheel._running_subjects is 'Internal: the texts of running jobs of lane embed: of examples, and of spans (which have a start).';
 

@@ -210,10 +210,12 @@ end
 $function$;
 comment on function flywheel._admit_seen is 'Internal: let values of own dimensions that have come be counted by name while there are places.';
 
+-- _fold_locked: who empties a table has it before the turn, so whoever is to read it takes the table first, too.
 create or replace function flywheel._fold_locked() returns boolean
 language sql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $function$
+  lock table only flywheel.spans, only flywheel.scores, only flywheel.labels in access share mode;
   select flywheel._win_turn('fold', false)
 $function$;
 comment on function flywheel._fold_locked is 'Internal: try to be the only one who changes rollups until the end of the transaction.';

@@ -22,7 +22,7 @@ begin
      set closed_at = null, closed_because = null, reopened = known.reopened + 1, incident_id = null, last_seen_at = at, changed_at = clock_timestamp(),
          value = (reading ->> 'value')::double precision, effect = (reading ->> 'effect')::double precision, n = (reading ->> 'n')::bigint, evidence = coalesce(reading -> 'evidence', '{}')
    where known.alert_id = (select closed.alert_id from flywheel.alerts as closed
-                            where closed.rule = watched.rule and closed.slice = _open_alert.slice and closed.closed_because = 'cleared' and closed.closed_at > at - interval '1 hour'
+                            where (closed.rule, closed.metric) = (watched.rule, watched.metric) and closed.slice = _open_alert.slice and closed.closed_because = 'cleared' and closed.closed_at > at - interval '1 hour'
                             order by closed.closed_at desc limit 1)
   returning known.alert_id into touched;
   if found then

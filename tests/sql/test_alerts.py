@@ -38,6 +38,23 @@ def test_an_alert_closes_by_itself_and_opens_again_within_the_hour_as_the_same(
     assert rows(connection, "select reopened, closed_at from flywheel.alerts") == [(1, None)]
 
 
+def test_an_alert_of_another_metric_is_not_opened_again(connection: Connection) -> None:
+    columns = "lane, priority, job_id, version_ids, span_ids, started_from, started_until, attempt, origin"
+    job = f"""insert into flywheel.%s ({columns}%s)
+              values ('bulk', 1, flywheel.new_id(), '{{}}', array[gen_random_uuid()], now(), now(), 0, 'live'%s)"""
+    connection.execute((job % ("_dead", ", reason", ", 'raised'")).encode())
+    rule(connection, "queue", metric="dead_spans", clear_hold="0s")
+    assert evaluate(connection) == 1
+    connection.execute("delete from flywheel._dead")
+    assert evaluate(connection, NOW + timedelta(minutes=1)) == 1
+    connection.execute((job % ("_ready", "", "")).encode())
+    rule(connection, "queue", metric="backlog_seconds", threshold=0)
+    assert evaluate(connection, NOW + timedelta(minutes=2)) == 0
+    assert evaluate(connection, NOW + timedelta(minutes=4)) == 1
+    found = rows(connection, "select metric, closed_at is null from flywheel.alerts order by opened_at")
+    assert found == [("dead_spans", False), ("backlog_seconds", True)]
+
+
 def test_an_alert_that_comes_back_after_an_hour_is_a_new_one(connection: Connection, floor: None) -> None:
     evaluate(connection)
     scored(connection, 990, 0, NOW)

@@ -181,6 +181,19 @@ def test_a_text_that_changed_meanwhile_keeps_out_the_old_vector(connection: Conn
     assert embed_all(connection) == 1
 
 
+def test_an_example_queued_twice_is_embedded_once_for_both(connection: Connection, question: uuid.UUID) -> None:
+    example_id = example(connection, question, "Yes.")
+    embedder_id = embedder(connection)
+    query = "select flywheel._queue_subjects(%s, %s, 1, now() - interval '1 hour', now(), 'reconcile')"
+    connection.execute(query, [embedder_id, [example_id]])
+    worker_id = worker(connection)
+    fences = [fence for fence, *_ in claim(connection, worker_id, lane="embed")]
+    texts = read(connection, fences)
+    assert [text[1:3] for text in texts] == [(example_id, "input"), (example_id, "item")]
+    assert write(connection, worker_id, fences, texts) == 2
+    assert state(connection, "hashing") == ("serving", 1, 0)
+
+
 def test_a_worker_that_lost_its_claim_writes_nothing(connection: Connection, question: uuid.UUID) -> None:
     example(connection, question)
     worker_id = worker(connection)

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 import psycopg
 import pytest
 
+from tests.sql.blocking import meanwhile
 from tests.sql.counting import CELLS, FOLD, LABEL, PASSES, SCORE, differences, short
 from tests.sql.paying import judge, provider
 from tests.sql.support import (
@@ -183,4 +184,21 @@ def test_a_purge_counts_the_day_it_cuts_in_the_default_partition(connection: Con
     connection.execute(FOLD)
     connection.execute("select * from flywheel.purge('2024-05-06 12:00+00')")
     assert value(connection, PASSES) == 1
+    assert differences(connection) == []
+
+
+@pytest.mark.parametrize("emptied", ["spans", "scores", "labels"])
+def test_a_table_emptied_while_a_fold_begins_is_empty_after_it(
+    connection: Connection, connect: Callable[[], Connection], short: uuid.UUID, emptied: str
+) -> None:
+    span = insert(connection, "yes")
+    connection.execute(LABEL, [span, True, "ada"])
+    other, folder, emptying = connect(), connect(), connect()
+    other.execute("begin")
+    other.execute("lock table flywheel._early_scores in access exclusive mode")  # a fold that has its turn stops there
+    truncate = f"truncate flywheel.{emptied} cascade"
+    with meanwhile(connection, folder, FOLD) as folded, meanwhile(connection, emptying, truncate):
+        other.execute("commit")
+    assert folded.exception() is None
+    assert value(connection, f"select count(*) from flywheel.{emptied}") == 0
     assert differences(connection) == []
