@@ -294,3 +294,35 @@ end
 $function$;
 comment on function flywheel.advance_backfill is
   'Queue the next spans of a backfill behind all live work; commit and call again until done. queued and skipped are totals.';
+
+-- judge_unscored: a score is written once, so the one that says nothing goes first. The newest revision alone: no other is judged.
+create or replace function flywheel.judge_unscored(name text, since timestamptz, until timestamptz default now()) returns bigint
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  chosen flywheel.validator_versions := flywheel._find_version(judge_unscored.name, null);
+  taken record;
+begin
+  perform flywheel._require_status(judge_unscored.name, chosen, array['active', 'shadow', 'paused'], 'asked again');
+  lock table only flywheel.spans, only flywheel.spans_default in access share mode;  -- before scores, as everybody does
+  with gone as (
+    delete from flywheel.scores
+     using flywheel.spans as span
+     where scores.version_id = chosen.version_id and scores.passed is null
+       and scores.started_at >= judge_unscored.since and scores.started_at < judge_unscored.until
+       and (span.span_id, span.started_at, span.revision) = (scores.span_id, scores.started_at, scores.revision)
+    returning scores.span_id, scores.started_at
+  )
+  select array_agg(gone.span_id) as span_ids, min(gone.started_at) as earliest, max(gone.started_at) as latest into taken from gone;
+  if taken.span_ids is null then
+    return 0;
+  end if;
+  perform flywheel._enqueue(case chosen.lane when 'judge' then 'judge' else 'bulk' end, 2::smallint, array[chosen.version_id], taken.span_ids,
+    taken.earliest, taken.latest, 'replay');
+  perform flywheel._wake();
+  return cardinality(taken.span_ids);
+end
+$function$;
+comment on function flywheel.judge_unscored is
+  'Judge spans again on which the newest version gave no verdict, behind all live work: for when what kept it from one is mended. Returns how many are queued.';

@@ -64,4 +64,4 @@ select flywheel._grant('flywheel_admin', privilege) from unnest(array[
      flywheel.test_validator(jsonb, uuid), flywheel.test_validator(jsonb, text, text), flywheel.guard(text, text, text, text, text), flywheel.why(uuid), flywheel._explain_span(uuid),
      flywheel.ensure_partitions(date, date), flywheel.purge(timestamptz), flywheel.replay_dead(uuid), flywheel.pause_lane(text, text), flywheel.resume_lane(text),
      flywheel.reconcile(timestamptz, timestamptz, integer), flywheel.plan_backfill(text, timestamptz, timestamptz),
-     flywheel.start_backfill(text, timestamptz, timestamptz, text), flywheel.advance_backfill(uuid, integer), flywheel.new_id()']) as privilege;
+     flywheel.start_backfill(text, timestamptz, timestamptz, text), flywheel.advance_backfill(uuid, integer), flywheel.judge_unscored(text, timestamptz, timestamptz), flywheel.new_id()']) as privilege;

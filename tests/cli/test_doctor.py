@@ -173,6 +173,23 @@ def test_a_validator_that_paused_itself_is_named_with_the_error(
     assert "division by zero" in finding["found"]
 
 
+def test_a_validator_that_mostly_fails_to_judge_is_named_and_asked_again_once_it_is_mended(
+    pgflywheel: CommandLine, connection: Connection
+) -> None:
+    definition = '{"kind": "python", "callable": "nowhere:check"}'
+    connection.execute("select flywheel.define_validator('checked', %s)", [definition])
+    connection.execute("select flywheel.activate_validator('checked')")
+    connection.execute("insert into flywheel.spans (output) values ('one'), ('two')")
+    pgflywheel("worker", "run", "--until-idle")
+    finding = states(pgflywheel)["validators"]
+    assert "checked v1 gave no verdict on 2 of 2 spans since yesterday; most: missing_callable" in finding["found"]
+    assert "pgflywheel backfill checked --since 2d --unscored" in finding["hint"]
+    again = ("backfill", "checked", "--since", "2d", "--unscored")
+    pgflywheel(*again, "--dry-run", exit_code=2)
+    assert pgflywheel.json(*again) == {"validator": "checked", "queued": 2}
+    assert pgflywheel(*again).stdout == "0 spans without a verdict are queued for checked again.\n"
+
+
 def test_a_transaction_left_open_is_named_with_its_process(
     pgflywheel: CommandLine, connect: Callable[[], Connection], monkeypatch: pytest.MonkeyPatch
 ) -> None:

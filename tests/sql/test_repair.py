@@ -285,3 +285,37 @@ def test_the_books_balance_wherever_a_job_is(connection: Connection) -> None:
         "dead": 1,
         "missing": 1,
     }
+
+
+def test_what_got_no_verdict_is_judged_again_once_the_fault_is_mended(connection: Connection) -> None:
+    checked = "create or replace function public.checked(answer text) returns boolean language sql immutable return "
+    connection.execute(f"{checked} 1 / (length(answer) - 4) > -9".encode())
+    inline(connection, "checked", expression="public.checked(span.output)")
+    insert(connection, "fine")
+    insert(connection, "not fine")
+    assert accounts(connection, "checked") == {"eligible": 2, "scored": 1, "unscored": 1}
+    connection.execute(f"{checked} length(answer) > 3".encode())
+    again = "select flywheel.judge_unscored('checked', now() - interval '1 day', clock_timestamp())"
+    assert value(connection, again) == 1
+    assert value(connection, again) == 0
+    assert accounts(connection, "checked") == {"eligible": 2, "scored": 1, "queued": 1}
+    work_off(connection)
+    assert accounts(connection, "checked") == {"eligible": 2, "scored": 2}
+    counted = "select n, judged, passed, unscored from flywheel.quality_by_validator where validator = 'checked'"
+    assert rows(connection, counted) == [(2, 2, 2, 0)]
+
+
+def test_an_answer_that_changed_is_not_judged_again_for_what_it_was(connection: Connection) -> None:
+    inline(connection, "silent", expression="case when span.output <> 'old' then true end")
+    span_id = insert(connection, "old")
+    connection.execute("update flywheel.spans set output = 'new' where span_id = %s", [span_id])
+    again = "select flywheel.judge_unscored('silent', now() - interval '1 day', clock_timestamp())"
+    assert value(connection, again) == 0
+    assert value(connection, "select count(*) from flywheel.scores") == 2
+
+
+def test_a_retired_validator_is_not_asked_again(connection: Connection) -> None:
+    activate(connection, "short")
+    connection.execute("select flywheel.retire_validator('short')")
+    said = refused(connection, "select flywheel.judge_unscored('short', now() - interval '1 day')")
+    assert said.message_primary == "version 1 of validator short is retired and cannot be asked again"

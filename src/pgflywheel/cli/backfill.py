@@ -26,11 +26,20 @@ STEP_SPANS = 10_000
 @until_option("End, not included.", default="now", show_default=True)
 @click.option("--dry-run", is_flag=True, help="Only count what would be judged, and say what it would cost.")
 @click.option("--batch", is_flag=True, help="Use the provider's batch endpoint: cheaper, and within a day.")
+@click.option("--unscored", is_flag=True, help="Instead: judge again where it gave no verdict.")
 @dsn_option
 @schema_option
 @json_option
 def backfill(
-    validator: str, since: datetime, until: datetime, dry_run: bool, batch: bool, dsn: str, schema: str, as_json: bool
+    validator: str,
+    since: datetime,
+    until: datetime,
+    dry_run: bool,
+    batch: bool,
+    unscored: bool,
+    dsn: str,
+    schema: str,
+    as_json: bool,
 ) -> None:
     """Run a validator over spans that are there already.
 
@@ -40,7 +49,13 @@ def backfill(
     \b
     Example:
         pgflywheel backfill no_email --since 2026-03-01 --until 2026-03-08
+        pgflywheel backfill plan_has_steps --since 2d --unscored
     """
+    if unscored:
+        if dry_run or batch:
+            raise click.UsageError("--unscored goes with neither --dry-run nor --batch")
+        _echo_unscored(run_call(_judge_unscored, dsn, schema, validator, since, until), validator, as_json)
+        return
     lane = "batch" if batch else None
     if dry_run:
         found, text = run_call(_planned, dsn, schema, validator, since, until, lane)
@@ -51,6 +66,17 @@ def backfill(
     echo({"validator": validator, "since": since, "until": until, **asdict(step)}, as_json, text)
     if step.queued:
         note("Workers judge them after live spans: pgflywheel queue status.")
+
+
+def _echo_unscored(queued: int, validator: str, as_json: bool) -> None:
+    text = f"{queued:,} spans without a verdict are queued for {validator} again."
+    echo({"validator": validator, "queued": queued}, as_json, text)
+
+
+async def _judge_unscored(database: Database, validator: str, since: datetime, until: datetime) -> int:
+    from pgflywheel.db import jobs
+
+    return await jobs.judge_unscored(database, validator, since, until)
 
 
 async def _planned(

@@ -277,7 +277,18 @@ async def _validators(database: Database, report: Report) -> None:
     for each in paused:
         found = f"{each.validator} was paused for {each.paused_reason}: {one_line(each.paused_detail)}"
         report.add("validators", found, "warn", f"Mend it, then: pgflywheel validators activate {each.validator}.")
-    if not paused:
+    faulty = await health.faulty_validators(database)
+    for one in faulty:
+        found = (
+            f"{one.validator} v{one.version} gave no verdict on {one.unscored:,} of {one.n:,} spans "
+            f"since yesterday; most: {one.reason}"
+        )
+        hint = (
+            f"See them: pgflywheel scores show --validator {one.validator} --verdict unscored. "
+            f"Once it is mended: pgflywheel backfill {one.validator} --since 2d --unscored."
+        )
+        report.add("validators", found, "warn", hint)
+    if not paused and not faulty:
         report.add("validators", "none was paused for errors or slowness")
 
 

@@ -76,6 +76,17 @@ class PausedValidator:
     paused_detail: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class FaultyValidator:
+    """A version that gave no verdict on more than half of what it looked at, and the most frequent fault."""
+
+    validator: str
+    version: int
+    n: int
+    unscored: int
+    reason: str
+
+
 async def server(database: Database) -> Server:
     """Return version, pgvector and the clock."""
     found = await database.row(
@@ -192,6 +203,25 @@ async def backlog(database: Database) -> Backlog:
     )
     assert found is not None  # an aggregate without group by
     return found
+
+
+async def faulty_validators(database: Database) -> list[FaultyValidator]:
+    """Return active versions that mostly failed to give a verdict, today and yesterday; no_verdict is no fault."""
+    query = """
+        with faults as (
+          select validator, version, sum(n) as unscored, (array_agg(reason order by n desc))[1] as reason
+            from flywheel.validation_reasons
+           where time >= now() - interval '2 days' and status = 'active' and reason <> 'no_verdict'
+           group by validator, version
+        ), seen as (
+          select validator, version, sum(n) as n
+            from flywheel.validation_coverage
+           where time >= now() - interval '2 days' and status = 'active'
+           group by validator, version
+        )
+        select validator, version, seen.n::bigint as n, faults.unscored::bigint as unscored, faults.reason
+          from faults join seen using (validator, version) where faults.unscored * 2 > seen.n order by validator"""
+    return await database.rows(FaultyValidator, query)
 
 
 async def paused_validators(database: Database) -> list[PausedValidator]:

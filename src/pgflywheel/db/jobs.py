@@ -105,6 +105,12 @@ async def start_backfill(
     return backfill_id
 
 
+async def judge_unscored(database: Database, name: str, since: datetime, until: datetime) -> int:
+    """Queue spans again on which a validator gave no verdict; return how many."""
+    queued: int = await database.value("select flywheel.judge_unscored(%s, %s, %s)", [name, since, until])
+    return queued
+
+
 async def advance_backfill(database: Database, backfill_id: UUID, max_spans: int) -> BackfillStep:
     """Queue the next spans of a backfill."""
     step = await database.row(BackfillStep, "select * from flywheel.advance_backfill(%s, %s)", [backfill_id, max_spans])
