@@ -82,5 +82,7 @@ def test_quickstart_brings_its_own_server_and_stops_it(run_dir: Path) -> None:
             assert session.execute("select count(*) from flywheel.spans").fetchone() == (outcome["spans_loaded"],)
     finally:
         stopped = subprocess.run([*command, "--stop"], env=environment, capture_output=True, text=True, check=True)
+        again = subprocess.run([*command, "--stop", "--json"], env=environment, capture_output=True, check=True)
     assert "is stopped" in stopped.stdout
+    assert json.loads(again.stdout)["stopped"] is False
     assert not (folder / "postmaster.pid").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import click
 import pytest
@@ -41,11 +42,24 @@ WRONG = [
     ("rollups verify --since 2d --until 3d", "nothing lies in the time from"),
     ("backfill polite --since 2d --until 3d", "nothing lies in the time from"),
     ("labels draw polite --since 2d --until 3d", "nothing lies in the time from"),
+    ("queue pause bulk --reason=", "it is blank"),
+    ("validators pause polite --reason=", "it is blank"),
+    ("examples revoke 01a1fb90-085a-7214-aa45-80f790772ab3 --reason=", "it is blank"),
+    ("examples release 01a1fb90-085a-7214-aa45-80f790772ab3 --note=", "it is blank"),
+    ("worker run --lanes bulk,fast", "is no list of lanes, as bulk,judge,embed,batch"),
+    ("validators test polite --version 2 --file README.md --output x", "--version is of stored validators"),
+    ("validators test file.toml#polite --version 2 --output x", "--version is of stored validators"),
+    ("validators diff README.md --from 1", "--from and --to are of stored versions"),
+    ("quickstart --stop", "--dsn is of a server of your own"),
+    ("quickstart --data-dir somewhere", "--dsn is of a server of your own"),
 ]
 
 
 @pytest.mark.parametrize(("line", "said"), WRONG, ids=[line for line, _ in WRONG])
-def test_a_value_that_cannot_be_used_is_wrong_use_before_any_database_is_asked(line: str, said: str) -> None:
+def test_a_value_that_cannot_be_used_is_wrong_use_before_any_database_is_asked(
+    line: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(Path(__file__).parents[2])
     result = CliRunner().invoke(cli, [*line.split(), "--dsn", "postgresql://nobody@127.0.0.1:1/none"])
     assert (result.exit_code, result.stdout) == (2, "")
     assert said in " ".join(result.stderr.split())

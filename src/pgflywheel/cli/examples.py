@@ -8,7 +8,7 @@ from uuid import UUID
 import click
 
 from pgflywheel.cli.numbers import COUNT
-from pgflywheel.cli.options import dsn_option, json_option, run_call, run_list, schema_option
+from pgflywheel.cli.options import dsn_option, json_option, reason_option, run_call, run_list, schema_option
 from pgflywheel.cli.people import person, person_option
 from pgflywheel.cli.text import echo, echo_rows, one_line
 
@@ -99,11 +99,11 @@ def sign(example_id: UUID, by: str | None, text: str | None, dsn: str, schema: s
 @examples.command("release")
 @click.argument("example_id", type=click.UUID)
 @signer_option
-@click.option("--note", "text", required=True, metavar="TEXT", help="Why it is harmless.")
+@reason_option("Why it is harmless.", "note")
 @dsn_option
 @schema_option
 @json_option
-def release(example_id: UUID, by: str | None, text: str, dsn: str, schema: str, as_json: bool) -> None:
+def release(example_id: UUID, by: str | None, reason: str, dsn: str, schema: str, as_json: bool) -> None:
     """Let an example out of quarantine.
 
     \b
@@ -114,7 +114,7 @@ def release(example_id: UUID, by: str | None, text: str, dsn: str, schema: str, 
     async def act(database: Database) -> str:
         from pgflywheel.db import examples as calls
 
-        return await calls.release(database, example_id, await person(database, by), text)
+        return await calls.release(database, example_id, await person(database, by), reason)
 
     status = run_call(act, dsn, schema)
     echo({"example_id": example_id, "status": status}, as_json, f"Example {example_id} is {status}.")
@@ -122,7 +122,7 @@ def release(example_id: UUID, by: str | None, text: str, dsn: str, schema: str, 
 
 @examples.command("revoke")
 @click.argument("example_id", type=click.UUID)
-@click.option("--reason", required=True, metavar="TEXT", help="Why.")
+@reason_option("Why.")
 @click.option("--requeue", is_flag=True, help="Judge again every span it was shown for.")
 @dsn_option
 @schema_option

@@ -11,7 +11,7 @@ import click
 from pgflywheel.cli import figures, times
 from pgflywheel.cli.csv_text import csv_option, echo_csv
 from pgflywheel.cli.numbers import FiniteRange
-from pgflywheel.cli.options import dsn_option, json_option, run_call, run_list, schema_option
+from pgflywheel.cli.options import dsn_option, json_option, require_known, run_call, run_list, schema_option
 from pgflywheel.cli.text import clean, echo_rows, echo_table, note, one_line, to_json
 
 if TYPE_CHECKING:
@@ -82,10 +82,7 @@ async def _numbers(database: Database, asked: Asked, plotted: bool) -> tuple[lis
     from pgflywheel.cli.metric_lines import lines, series
 
     found = await lines(database, asked)
-    if asked.validator is not None and not found:
-        from pgflywheel.db.validators import require
-
-        await require(database, asked.validator)
+    await require_known(database, asked.validator, found)
     return found, await series(database, asked) if plotted else []
 
 
@@ -230,15 +227,14 @@ async def _lowest(
 ) -> tuple[Sequence[LowScore | LowVerdict], bool]:
     """Return the lowest scores, and whether the role may read why."""
     from pgflywheel.db import metrics as calls
-    from pgflywheel.db import monitoring, validators
+    from pgflywheel.db import monitoring
 
     permitted = await monitoring.where_permitted(calls.lowest_scores(database, validator, since, until, number))
     whole = permitted is not None
     found: Sequence[LowScore | LowVerdict] = permitted or []
     if not whole:
         found = await monitoring.low_verdicts(database, validator, since, until, number)
-    if validator is not None and not found:
-        await validators.require(database, validator)
+    await require_known(database, validator, found)
     return found, whole
 
 

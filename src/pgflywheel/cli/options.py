@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 Given = ParamSpec("Given")
+Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def _resolved(context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
@@ -41,6 +42,17 @@ schema_option = click.option(
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
+
+
+def reason_option(text: str, name: str = "reason") -> Callable[[Command], Command]:
+    """Make the option that says why, which others will read: a blank one is none."""
+    return click.option(f"--{name}", "reason", required=True, callback=_not_blank, metavar="TEXT", help=text)
+
+
+def _not_blank(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    if not value.strip() and not context.resilient_parsing:
+        raise click.BadParameter("it is blank; say it in a few words", context, parameter)
+    return value
 
 
 def confirm(yes: bool, question: str) -> None:
@@ -98,13 +110,18 @@ def run_list(
 
     async def listed(database: Database) -> Result:
         found = await function(database, *args, **kwargs)
-        if validator is not None and not found:
-            from pgflywheel.db.validators import require
-
-            await require(database, validator)
+        await require_known(database, validator, found)
         return found
 
     return run_call(listed, dsn, schema)
+
+
+async def require_known(database: Database, validator: str | None, found: object) -> None:
+    """Raise ValidatorNotFound where nothing was found because there is no such validator."""
+    if validator is not None and not found:
+        from pgflywheel.db.validators import require
+
+        await require(database, validator)
 
 
 def root_error(error: BaseException) -> FlywheelError | None:

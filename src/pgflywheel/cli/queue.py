@@ -6,7 +6,7 @@ from uuid import UUID
 
 import click
 
-from pgflywheel.cli.options import dsn_option, json_option, run_call, schema_option
+from pgflywheel.cli.options import dsn_option, json_option, reason_option, run_call, schema_option
 from pgflywheel.cli.text import at, echo, echo_rows, one_line
 from pgflywheel.errors import UsageError
 
@@ -90,7 +90,7 @@ def replay(job_id: UUID | None, everything: bool, dsn: str, schema: str, as_json
 
 @queue.command("pause")
 @click.argument("lane", type=LANE)
-@click.option("--reason", required=True, metavar="TEXT", help="Why; others will read it in the queue's status.")
+@reason_option("Why; others will read it in the queue's status.")
 @dsn_option
 @schema_option
 @json_option

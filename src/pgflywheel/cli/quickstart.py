@@ -13,8 +13,8 @@ import click
 
 from pgflywheel import assets, settings
 from pgflywheel.cli.options import json_option, run, schema_option
-from pgflywheel.cli.text import clean, echo_table, note, one_line, to_json
-from pgflywheel.errors import TooSlow
+from pgflywheel.cli.text import clean, echo, echo_table, note, one_line, to_json
+from pgflywheel.errors import TooSlow, UsageError
 
 if TYPE_CHECKING:
     from pgflywheel.db.alignment import Standing
@@ -62,11 +62,16 @@ def quickstart(dsn: str | None, data_dir: Path | None, stop: bool, schema: str, 
         pgflywheel quickstart --dsn postgresql://app@localhost/app
     """
     folder = data_dir or settings.data_dir()
+    if dsn is not None and (stop or data_dir):
+        raise UsageError(
+            "--dsn is of a server of your own, --stop and --data-dir of the embedded one", hint="Leave one of them out."
+        )
     if stop:
         from pgflywheel.db import embedded
 
-        embedded.stop(folder)
-        click.echo(f"The server in {folder} is stopped.")
+        stopped = embedded.stop(folder)
+        text = f"The server in {folder} is stopped." if stopped else f"No server runs in {folder}."
+        echo({"data_dir": str(folder), "stopped": stopped}, as_json, text)
         return
     address = _server(dsn, folder)
     _install(address, schema)

@@ -56,7 +56,7 @@ def echo_rows(rows: Sequence[Any], as_json: bool, columns: Sequence[str] = (), e
     if as_json:
         click.echo(to_json(list(rows)))
     elif not rows:
-        click.echo(empty)
+        click.echo(clean(empty))
     else:
         first = _fields(rows[0])
         names = columns or list(first)

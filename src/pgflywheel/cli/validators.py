@@ -23,7 +23,7 @@ from pgflywheel.cli.definitions import (
 )
 from pgflywheel.cli.files import TOML_FILE
 from pgflywheel.cli.numbers import COUNT
-from pgflywheel.cli.options import dsn_option, json_option, run_call, schema_option
+from pgflywheel.cli.options import dsn_option, json_option, reason_option, run_call, schema_option
 from pgflywheel.cli.text import clean, echo, echo_rows, one_line, to_json
 from pgflywheel.errors import CheckFailed, UsageError
 
@@ -136,6 +136,8 @@ def test(
     """
     if (span_id is None) == (input_text is None and output_text is None):
         raise UsageError("name either --span, or --input and --output", hint="One of the two texts is enough.")
+    if version is not None and (file is not None or "#" in name):
+        raise UsageError("--version is of stored validators, not of a file", hint="Leave one of the two out.")
     if file is None and "#" in name:
         given, _, name = name.rpartition("#")
         file = Path(given)
@@ -176,7 +178,7 @@ shadow = _status_command(
 
 @validators.command("pause")
 @click.argument("name")
-@click.option("--reason", required=True, metavar="TEXT", help="Why; others will read it in the list.")
+@reason_option("Why; others will read it in the list.")
 @dsn_option
 @schema_option
 @json_option
@@ -228,6 +230,8 @@ def diff(name_or_file: str, older: int | None, newer: int | None, dsn: str, sche
         pgflywheel validators diff validators.toml
     """
     if Path(name_or_file).is_file():
+        if older or newer:
+            raise UsageError("--from and --to are of stored versions, not of a file", hint="Leave them out.")
         pairs = run_call(file_pairs, dsn, schema, read(Path(name_or_file), schema))
     else:
         pairs = [run_call(version_pair, dsn, schema, name_or_file, older, newer)]

@@ -16,7 +16,7 @@ def _lanes(_context: click.Context, _parameter: click.Parameter, value: str) -> 
     lanes = tuple(dict.fromkeys(name.strip() for name in value.split(",") if name.strip()))
     unknown = [name for name in lanes if name not in LANES]
     if unknown or not lanes:
-        raise click.BadParameter(f'"{value}" is not a list of {" and ".join(LANES)}')
+        raise click.BadParameter(f'"{value}" is no list of lanes, as {",".join(LANES)}')
     return lanes
 
 

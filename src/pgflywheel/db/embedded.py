@@ -27,13 +27,15 @@ def start(data_dir: Path, version: int = 18, settings: Mapping[str, str] | None 
         return str(server.get_uri())
 
 
-def stop(data_dir: Path, version: int = 18) -> None:
-    """Stop the server of this folder, if it runs."""
-    if (data_dir / "postmaster.pid").exists():
-        with _clear_errors(data_dir):
-            server = _server(data_dir, version)
-            server.start()  # adopts the running server: only a started handle can stop it
-            server.stop()
+def stop(data_dir: Path, version: int = 18) -> bool:
+    """Stop the server of this folder; False where none runs."""
+    if not (data_dir / "postmaster.pid").exists():
+        return False
+    with _clear_errors(data_dir):
+        server = _server(data_dir, version)
+        server.start()  # adopts the running server: only a started handle can stop it
+        server.stop()
+    return True
 
 
 def psql(version: int = 18) -> Path:
