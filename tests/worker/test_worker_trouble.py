@@ -16,8 +16,9 @@ from pgflywheel.db import drift, queue
 from pgflywheel.db.connect import Database, open_database
 from pgflywheel.errors import Unreachable
 from pgflywheel.worker import loop, sentinels, tasks
+from pgflywheel.worker.judge import Judge
 from pgflywheel.worker.lease import Lease
-from pgflywheel.worker.listen import _watching
+from pgflywheel.worker.listen import Doorbell, _watching
 from pgflywheel.worker.loop import Worker, run_worker
 from pgflywheel.worker.site import Options, Site
 from pgflywheel.worker.tasks import ended
@@ -200,3 +201,54 @@ def test_work_that_takes_every_connection_keeps_no_heartbeat_waiting(dsn: str, m
 
     monkeypatch.setattr(loop, "Worker", Seen)
     asyncio.run(look())
+
+
+def test_a_connection_that_breaks_while_it_is_tried_is_no_pooler(
+    dsn: str, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notify = queue.notify
+    broken: list[str] = []
+
+    async def broken_off(database: Database, payload: str) -> None:
+        if broken:
+            await notify(database, payload)
+        broken.append(payload)
+        connection.execute(
+            "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'pgflywheel listen'"
+            " and datname = current_database() and %s",
+            [len(broken) == 1],
+        )
+
+    async def look(site: Site) -> None:
+        worker = asyncio.create_task(Worker(site, dsn).run())
+        async with asyncio.timeout(60):  # a pooler is looked for again after minutes
+            while not site.lease.listening:
+                await asyncio.sleep(0.05)
+        await ended([worker])
+
+    monkeypatch.setattr(queue, "notify", broken_off)
+    with_site(dsn, look, lanes=("bulk",))
+    assert len(broken) == 2
+
+
+def test_a_lane_that_was_full_looks_again_by_itself(
+    dsn: str, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody may ring: what it waits for, such as room in a buffer, is not always somebody's end."""
+    activate(connection, "fine", check="says_true", lane="judge")
+    connection.execute("insert into flywheel.spans (input, output) values ('in', 'out')")
+    room, looked = Judge.room, []
+
+    def full_at_first(judge: Judge) -> int:
+        looked.append(judge)
+        return 0 if len(looked) == 1 else room(judge)
+
+    async def look(site: Site) -> None:
+        async with asyncio.timeout(60):
+            await Worker(site, dsn).run()
+
+    monkeypatch.setattr(Judge, "room", full_at_first)
+    monkeypatch.setattr(Doorbell, "ring", lambda _: None)
+    monkeypatch.setattr(loop, "IDLE_LOOK_SECONDS", 0.1)
+    with_site(dsn, look, lanes=("judge",), until_idle=True, poll_seconds=0.1)
+    assert value(connection, "select count(*) from flywheel.scores") == 1

@@ -1,7 +1,7 @@
 """A lane's loop: claim, start, rest.
 
 busy ──nothing found──> linger (a few short polls) ──still nothing──> idle (rings or polls) ──found──> busy
-  └──no room──> full ──room──> busy
+  └──no room──> full (rings or polls) ──room──> busy
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Lane:
                     await self._turn(room, group)
                 else:
                     self.bell.report(self.name, FULL)
-                    await self.wake.wait()
+                    await self._sleep(self.site.options.poll_seconds)  # not all that makes room rings
 
     async def _turn(self, room: int, group: asyncio.TaskGroup) -> None:
         begun = monotonic()

@@ -95,6 +95,8 @@ class Doorbell:
             with _watching(connection, self.changed):
                 await self._probe(token, heard)
             try:
+                if connection.closed:
+                    raise psycopg.OperationalError("the connection closed while it was tried")
                 if self.listening:
                     yield connection
                 else:
