@@ -177,6 +177,16 @@ as $function$
 $function$;
 comment on function flywheel._bury is 'Internal: give up running jobs with a reason; returns how many.';
 
+-- _put_off_until: who was refused by a budget that was changed since the claim asks again at once: nobody would wake it.
+create or replace function flywheel._put_off_until(claimed_at timestamptz, delay_seconds double precision, reason text) returns timestamptz
+language sql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+  select clock_timestamp() + make_interval(secs => case when _put_off_until.reason = 'over_budget' and exists (
+           select from flywheel._fold_state as state where state.name = 'budgets' and state.folded_at > _put_off_until.claimed_at) then 0 else _put_off_until.delay_seconds end)
+$function$;
+comment on function flywheel._put_off_until is 'Internal: until when a claim is put off for a reason.';
+
 -- _retry: later, or dead once max_attempts claims were used. `costs` false gives the attempt back (rate limits).
 create or replace function flywheel._retry(
   worker_id uuid, fences uuid[], delay_seconds double precision, reason text, detail text, costs boolean default true)
@@ -184,6 +194,7 @@ returns integer
 language sql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $function$
+  select from flywheel._fold_state as state where state.name = 'budgets' and _retry.reason = 'over_budget' for share;  -- who changes one finds these jobs
   with failed as (
     delete from flywheel._running as running
      where running.fence = any (_retry.fences) and running.worker_id = _retry.worker_id
@@ -195,7 +206,7 @@ as $function$
   ), delayed as (
     insert into flywheel._later (lane, priority, job_id, version_ids, span_ids, started_from, started_until, attempt, origin, run_at, reason, detail)
     select lane, priority, job_id, version_ids, span_ids, started_from, started_until, used, origin,
-           clock_timestamp() + make_interval(secs => _retry.delay_seconds), _retry.reason, _retry.detail
+           flywheel._put_off_until(failed.claimed_at, _retry.delay_seconds, _retry.reason), _retry.reason, _retry.detail
       from failed where used < flywheel._setting('max_attempts')
   )
   select count(*)::integer from failed
@@ -209,6 +220,7 @@ returns integer
 language sql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $function$
+  select from flywheel._fold_state as state where state.name = 'budgets' and 'over_budget' = any (_retry_each.reasons) for share;
   with wanted as materialized (
     select given.* from unnest(_retry_each.fences, _retry_each.delays, _retry_each.reasons, _retry_each.details, _retry_each.costs)
         as given(fence, delay_seconds, reason, detail, costs)
@@ -223,7 +235,7 @@ as $function$
   ), delayed as (
     insert into flywheel._later (lane, priority, job_id, version_ids, span_ids, started_from, started_until, attempt, origin, run_at, reason, detail)
     select lane, priority, job_id, version_ids, span_ids, started_from, started_until, used, origin,
-           clock_timestamp() + make_interval(secs => delay_seconds), reason, detail
+           flywheel._put_off_until(failed.claimed_at, delay_seconds, reason), reason, detail
       from failed where used < flywheel._setting('max_attempts')
   )
   select count(*)::integer from failed

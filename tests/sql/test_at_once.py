@@ -10,7 +10,7 @@ from psycopg.types.json import Jsonb
 
 from tests.sql import exampling, test_batches
 from tests.sql.blocking import meanwhile
-from tests.sql.paying import COST, begin, books, budget, calls, decisions, end, judge, provider
+from tests.sql.paying import COST, begin, books, budget, call, calls, decisions, end, judge, provider, running
 from tests.sql.support import Connection, activate, insert, insert_many, rows, value, worker
 from tests.sql.test_judgements import claimed, score
 
@@ -229,6 +229,59 @@ def test_a_call_that_begins_while_a_budget_is_set_falls_under_it(connection: Con
     with meanwhile(connection, beginning, BEGIN, [Jsonb(asked)]) as told:
         admin.execute("commit")
     assert told.result() == [("over_budget",)]
+
+
+PUT_OFF = {
+    "one": "select flywheel._retry(%s, array[%s::uuid], 86400, 'over_budget', 'a cap', false)",
+    "each": "select flywheel._retry_each(%s, array[%s::uuid], '{86400}', '{over_budget}', '{a cap}', '{false}')",
+}
+LATE = "select run_at > now() + interval '1 hour' from flywheel._later"
+
+
+@pytest.fixture
+def refused(connection: Connection) -> tuple[uuid.UUID, uuid.UUID]:
+    """A worker, and its claim of a span whose call a budget refused."""
+    provider(connection)
+    judge(connection)
+    budget(connection, "project", "shop", 0.0001)
+    worker_id = worker(connection)
+    fence = running(connection, worker_id)
+    assert decisions(begin(connection, [call(fence=fence)], worker_id)) == ["over_budget"]
+    return worker_id, fence
+
+
+@pytest.mark.parametrize("way", PUT_OFF)
+def test_who_was_refused_before_a_budget_was_raised_is_due_at_once(
+    connection: Connection, refused: tuple[uuid.UUID, uuid.UUID], way: str
+) -> None:
+    budget(connection, "project", "shop", 100)
+    connection.execute(PUT_OFF[way].encode(), refused)
+    assert rows(connection, LATE) == [(False,)]
+
+
+@pytest.mark.parametrize("way", PUT_OFF)
+def test_who_is_put_off_while_a_budget_is_raised_is_due_at_once(
+    connection: Connection, connect: Connect, refused: tuple[uuid.UUID, uuid.UUID], way: str
+) -> None:
+    waiting, admin = connect(), connect()
+    waiting.execute("begin")
+    waiting.execute(PUT_OFF[way].encode(), refused)
+    assert rows(waiting, LATE) == [(True,)]
+    with meanwhile(connection, admin, "select flywheel.set_budget('project', 'shop', 'day', 100)"):
+        waiting.execute("commit")
+    assert rows(connection, LATE) == [(False,)]
+
+
+def test_who_asks_while_a_budget_is_raised_is_told_by_the_new_one(
+    connection: Connection, connect: Connect, refused: tuple[uuid.UUID, uuid.UUID]
+) -> None:
+    admin, asking = connect(), connect()
+    connection.execute("update flywheel._budget_periods set refused_usd = null")
+    admin.execute("begin")
+    admin.execute("select flywheel.set_budget('project', 'shop', 'day', 100)")
+    with meanwhile(connection, asking, BEGIN, [Jsonb([call(purpose="test")])]) as told:
+        admin.execute("commit")
+    assert told.result() == [("go",)]
 
 
 def test_two_who_start_one_backfill_go_on_with_the_same(connection: Connection, connect: Connect) -> None:

@@ -77,6 +77,7 @@ def test_a_fold_that_finds_nothing_writes_nothing(connection: Connection) -> Non
     with connection.transaction():
         assert value(connection, FOLD) == 0
         assert value(connection, "select pg_current_xact_id_if_assigned()") is None
-    connection.execute("update flywheel._fold_state set folded_at = now() - interval '1 minute'")
+    connection.execute("update flywheel._fold_state set folded_at = now() - interval '1 minute' where name = 'rollups'")
     connection.execute(FOLD)
-    assert value(connection, "select folded_at > now() - interval '10 seconds' from flywheel._fold_state")
+    query = "select folded_at > now() - interval '10 seconds' from flywheel._fold_state where name = 'rollups'"
+    assert value(connection, query)
