@@ -86,8 +86,20 @@ def test_an_embedder_told_to_switch_serves_when_the_worker_is_done(
     example(connection, question)
     connection.execute("""select flywheel.add_embedder('wide', 'hashing', parameters => '{"switch": true}')""")
     work(dsn)
-    connection.execute("select flywheel._queue_embeddings()")
     assert state(connection, "wide") == ("serving", 1, 0)
+
+
+def test_a_text_that_is_dead_keeps_a_worker_from_no_end(
+    dsn: str, connection: Connection, question: UUID, fake: Fake
+) -> None:
+    set_setting(connection, "max_attempts", 1)
+    example(connection, question)
+    fake.set(mix={"bad_request": 1.0})
+    add_openai(connection, fake)
+    connection.execute("""update flywheel.embedders set parameters = '{"switch": true}' where name = 'small'""")
+    work(dsn)
+    assert state(connection, "small") == ("filling", 0, 1)
+    assert value(connection, "select count(*) from flywheel._dead") == 1
 
 
 def test_a_limit_of_the_endpoint_costs_no_attempt(dsn: str, connection: Connection, question: UUID, fake: Fake) -> None:

@@ -223,12 +223,19 @@ class Worker:
         while not self.site.stopping.is_set():
             await asyncio.sleep(IDLE_LOOK_SECONDS)
             try:
-                if not self.site.in_hand and await queue.is_idle(self.site.database, self.site.options.lanes):
+                if not self.site.in_hand and await self._is_idle():
                     self.stop()
             except FlywheelError as error:
                 if hopeless(error):
                     raise
                 self.site.doubt("looking for work", error)
+
+    async def _is_idle(self) -> bool:
+        """Tell whether nothing is left; what waits for a turn of maintenance is first: vectors, and a switch to them."""
+        database, lanes = self.site.database, self.site.options.lanes
+        if not await queue.is_idle(database, lanes):
+            return False
+        return "embed" not in lanes or await queue.do_chore(database, "flywheel._queue_embeddings()") == 0
 
     def health(self) -> dict[str, object]:
         """Return what /health says."""
