@@ -159,7 +159,7 @@ def test_calibrate_says_what_a_verdict_is_worth_and_whether_it_is_trusted(
     label(connection, "dev", [("fine", True), ("zzfail", False)])
     pgflywheel("judges", "align", "polite")
     shown = pgflywheel("judges", "calibrate", "polite", "--alpha", "0.2").stdout
-    assert "polite v1: beta fit on 2 labels, Brier score 0.111" in shown
+    assert "polite v1: beta fit on 2 labels; on those same labels, and so at its best: Brier score 0.111" in shown
     assert "No verdict is trusted: 0 drawn labels with a confidence; 30 are needed." in shown
     assert pgflywheel.json("judges", "calibrate", "polite", "--alpha", "0.2")["alpha"] == 0.2
 

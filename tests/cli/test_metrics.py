@@ -222,3 +222,9 @@ def test_nearly_all_is_not_shown_as_all_nor_hardly_any_as_none() -> None:
     assert rate(1.0, 0.99979, 1.0) == "100.0 % [99.98, 100.0]"
     assert rate(0.0, 0.0, 0.00021) == "0.0 % [0.0, 0.02]"
     assert [percent(share) for share in (0.99996, 0.931, 0.00004, None)] == ["99.996 %", "93.1 %", "0.004 %", "no data"]
+
+
+def test_days_that_wait_to_be_counted_are_told_beside_the_numbers(pgflywheel: CommandLine, judged: Connection) -> None:
+    assert "wait for a worker" not in pgflywheel("metrics", "show").stderr
+    judged.execute("insert into flywheel._rollup_rebuilds (day, reason) values (current_date - 1, 'asked')")
+    assert "1 days wait for a worker to count them anew" in pgflywheel("metrics", "show").stderr

@@ -216,8 +216,8 @@ def calibrate(
         return
     click.echo(
         clean(
-            f"{found.validator} v{found.version}: {found.method} fit on {found.labels:,} labels, "
-            f"Brier score {found.brier:.3f}, calibration error {found.calibration_error:.3f}."
+            f"{found.validator} v{found.version}: {found.method} fit on {found.labels:,} labels; on those same labels, "
+            f"and so at its best: Brier score {found.brier:.3f}, calibration error {found.calibration_error:.3f}."
         )
     )
     click.echo(clean(_trust(found)))

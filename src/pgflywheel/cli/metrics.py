@@ -83,7 +83,19 @@ async def _numbers(database: Database, asked: Asked, plotted: bool) -> tuple[lis
 
     found = await lines(database, asked)
     await require_known(database, asked.validator, found)
+    await _tell_days_to_count(database)
     return found, await series(database, asked) if plotted else []
+
+
+async def _tell_days_to_count(database: Database) -> None:
+    """Say on stderr that numbers are too low after an upgrade, until a worker has counted the days before it."""
+    from pgflywheel.db import rollups
+
+    for behind in await rollups.status(database):
+        if behind.waiting_days:
+            note(
+                f"{behind.waiting_days:,} days wait for a worker to count them anew; until then their numbers are not right."
+            )
 
 
 def _print_lines(lines: Sequence[MetricLine], asked: Asked) -> None:
