@@ -42,6 +42,7 @@ WRONG = [
     ("rollups verify --since 2d --until 3d", "nothing lies in the time from"),
     ("backfill polite --since 2d --until 3d", "nothing lies in the time from"),
     ("labels draw polite --since 2d --until 3d", "nothing lies in the time from"),
+    ("alerts snooze 3d1f52ac --until 2h", "is over; a while from now is --for 2h"),
     ("queue pause bulk --reason=", "it is blank"),
     ("validators pause polite --reason=", "it is blank"),
     ("examples revoke 01a1fb90-085a-7214-aa45-80f790772ab3 --reason=", "it is blank"),

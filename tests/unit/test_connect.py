@@ -103,6 +103,16 @@ def test_a_server_that_is_not_there_is_unreachable(dsn: str) -> None:
             within(wrong, nothing)
 
 
+def test_a_connection_that_is_ended_is_unreachable_with_what_to_do(dsn: str) -> None:
+    async def ended() -> None:
+        async with open_database(dsn) as database:
+            await database.execute("select pg_terminate_backend(pg_backend_pid())")
+
+    with pytest.raises(Unreachable) as lost:
+        asyncio.run(ended())
+    assert "See that the server runs" in str(lost.value.hint)
+
+
 def test_a_dsn_is_shown_without_its_password() -> None:
     shown = described("postgresql://ann:secret@host/app")
     assert "secret" not in shown

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -139,6 +139,8 @@ def snooze(
     """
     if (lasts is None) == (until is None):
         raise click.UsageError("say either --for or --until")
+    if until and until <= datetime.now(UTC):
+        raise click.UsageError(f"{at(until)} is over; a while from now is --for 2h")
 
     async def wait(database: Database) -> Alert:
         from pgflywheel.db import alerts as calls

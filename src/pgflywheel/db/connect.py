@@ -198,7 +198,9 @@ def translated(error: psycopg.Error, schema: str) -> errors.FlywheelError:
         return errors.DatabaseError(
             "the database is read-only", text, "Connect to the primary server; see default_transaction_read_only."
         )
-    return errors.kind_of(error.sqlstate)(text, error.diag.message_detail, error.diag.message_hint)
+    kind = errors.kind_of(error.sqlstate)
+    hint = error.diag.message_hint or (_REACH_HINT if kind is errors.Unreachable else None)
+    return kind(text, error.diag.message_detail, hint)
 
 
 def _without_sqlstate(error: psycopg.Error, text: str) -> errors.FlywheelError:
