@@ -180,3 +180,33 @@ def test_what_is_put_off_half_done_is_not_paid_for_twice(
     assert outcomes(connection)["rate_limited"] > 0
     once = "select count(distinct request_hash) = count(*) from flywheel.calls where outcome = 'answered'"
     assert value(connection, once) is True
+
+
+@pytest.mark.parametrize("kind", ["judge", "neighbours"])
+def test_a_worker_that_cannot_load_an_embedder_leaves_spans_to_one_that_can(
+    dsn: str, connection: Connection, fake: Fake, kind: str
+) -> None:
+    set_setting(connection, "max_attempts", 1)
+    set_setting(connection, "faults_before_pause", 1)
+    provide(connection, fake)
+    if kind == "judge":
+        judge(connection, shots={"strategy": "similar"})
+    else:
+        activate(connection, "polite", **POLITE)
+    for number in range(6):
+        span_id = insert_span(connection, f"answer {number}", session_id=group_of(connection, "train", number))
+        label(connection, span_id, number % 2 == 0)
+    work(dsn, lanes=("embed",))
+    connection.execute("select flywheel.add_embedder('local', 'sentence_transformers', '/nowhere/a-model')")
+    connection.execute("select flywheel.serve_embedder('local', true)")
+    connection.execute("truncate flywheel._ready")
+    insert(connection, ["another"])
+    work(dsn, lanes=("bulk", "judge"))
+    assert "another" not in scores(connection, "polite")
+    assert value(connection, "select status from flywheel.validator_versions") == "active"
+    later = connection.execute("select reason, attempt, detail from flywheel._later where lane <> 'embed'").fetchall()
+    assert [(reason, attempt, "embedder local" in detail) for reason, attempt, detail in later] == [("raised", 0, True)]
+    connection.execute("select flywheel.serve_embedder('hashing')")
+    connection.execute("update flywheel._later set run_at = now()")
+    work(dsn, lanes=("bulk", "judge"))
+    assert scores(connection, "polite")["another"][3] in (None, "no_verdict")

@@ -17,7 +17,7 @@ from uuid import UUID
 from pgflywheel.db import queue, wire
 from pgflywheel.db.connect import Database
 from pgflywheel.db.queue import Version
-from pgflywheel.errors import FlywheelError
+from pgflywheel.errors import FlywheelError, UsageError
 from pgflywheel.judge.failures import CallFailed
 from pgflywheel.records import Claimed
 from pgflywheel.worker.child import Request
@@ -115,7 +115,7 @@ class Runner:
             await self._try(batch, versions)
         except Paused:
             await self.run(batch)
-        except (CallFailed, PutOff) as failure:
+        except (CallFailed, PutOff, UsageError) as failure:
             await self._put_off(batch, failure)
         except LeaseLost as lost:
             self._void(len(batch.jobs) - len(lost.held))
@@ -246,7 +246,7 @@ class Runner:
         self.site.metrics.jobs.labels("bulk", "held").inc(held)
         await self._log(self.site.database, batch, 0, "held")
 
-    async def _put_off(self, batch: Batch, failure: CallFailed | PutOff) -> None:
+    async def _put_off(self, batch: Batch, failure: CallFailed | PutOff | UsageError) -> None:
         """Put off jobs whose spans cannot be embedded now; one of several versions is cut first: the others run."""
         if len(batch.version_ids) > 1:
             await self._run_parts(batch, [part for whole in batch.jobs for part in await self._split(batch, whole)])

@@ -20,12 +20,12 @@ from pgflywheel.errors import FlywheelError, UsageError
 from pgflywheel.judge.failures import CallFailed
 from pgflywheel.records import Claimed
 from pgflywheel.worker.batch import Batch, alike, sliced
-from pgflywheel.worker.refusals import PutOff, delay_seconds
+from pgflywheel.worker.refusals import PutOff, delay_seconds, later_of
 from pgflywheel.worker.site import Site
 
 log = logging.getLogger(__name__)
 CLAIMS, MOST_JOBS, MOST_SUBJECTS = 4, 20, 400
-PATIENCE_SECONDS, LONG_WAIT_SECONDS = 10.0, 600.0
+PATIENCE_SECONDS = 10.0
 _REFUSED = ("dead", "too_long", "content_filter", "step_down")
 
 
@@ -76,12 +76,9 @@ class Embed:
                 await self._embed(batch)
             except CallFailed as failure:
                 await self._failed(batch, failure)
-        except PutOff as later:
-            fault = later.fault
-            await self._put_off(batch, later.seconds, fault.reason, fault.detail, costs=later.costs)
-        except UsageError as error:
-            detail = " ".join(filter(None, (error.message, error.detail, error.hint)))
-            await self._put_off(batch, LONG_WAIT_SECONDS, "raised", detail, costs=False)
+        except (PutOff, UsageError) as error:
+            later = later_of(error, batch.jobs[0].attempt)
+            await self._put_off(batch, later.seconds, later.fault.reason, later.fault.detail, costs=later.costs)
 
     async def _embed(self, batch: Batch) -> None:
         database, begun = self.site.database, datetime.now(UTC)

@@ -21,7 +21,7 @@ from uuid import UUID
 from pgflywheel.db import judgements, queue
 from pgflywheel.db.judgements import Subject
 from pgflywheel.db.queue import Version
-from pgflywheel.errors import FlywheelError
+from pgflywheel.errors import FlywheelError, UsageError
 from pgflywheel.judge.definition import JudgeDefinition
 from pgflywheel.judge.failures import CallFailed
 from pgflywheel.judge.judgement import repair, unscored
@@ -88,7 +88,7 @@ class Judgements:
             subjects = [each for each in subjects if each.sampled]
         try:
             shots = await self.shots.of(batch.worker_id, version.version_id, definition, subjects)
-        except (CallFailed, PutOff) as failure:
+        except (CallFailed, PutOff, UsageError) as failure:
             await self._without_embedder(batch, version, subjects, failure)
             return []
         return [
@@ -196,7 +196,7 @@ class Judgements:
             await put_off(self.site, ask, _until_midnight(), fault, costs=False)
 
     async def _without_embedder(
-        self, batch: Batch, version: Version, subjects: Sequence[Subject], failure: CallFailed | PutOff
+        self, batch: Batch, version: Version, subjects: Sequence[Subject], failure: CallFailed | PutOff | UsageError
     ) -> None:
         """Put spans off that cannot be compared with the examples now."""
         for ask in _unread(batch, version, subjects):

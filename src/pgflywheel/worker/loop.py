@@ -231,7 +231,7 @@ class Worker:
                 self.site.doubt("looking for work", error)
 
     async def _is_idle(self) -> bool:
-        """Tell whether nothing is left; what waits for a turn of maintenance is first: vectors, and a switch to them."""
+        """Tell whether nothing is left; vectors that wait to be queued, and a switch to them, are looked for first."""
         database, lanes = self.site.database, self.site.options.lanes
         if not await queue.is_idle(database, lanes):
             return False

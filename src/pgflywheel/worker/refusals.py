@@ -8,11 +8,13 @@ from dataclasses import dataclass
 
 from pgflywheel.db import calls
 from pgflywheel.db.connect import Database
+from pgflywheel.errors import UsageError
 from pgflywheel.judge.failures import CallFailed
 
 log = logging.getLogger(__name__)
 PATIENCE_SECONDS = 2.0  # what is longer is waited for in the queue
 MISSING_SECONDS = 60.0
+UNEQUIPPED_SECONDS = 600.0
 FIRST_DELAY_SECONDS, LAST_DELAY_SECONDS = 1.0, 300.0
 MOST_DOUBLINGS = 60  # more are too large for a float
 BLOCKS = {"wait": "rate_limited", "quota": "quota_exhausted", "unauthorized": "unauthorized"}  # by treatment
@@ -63,10 +65,13 @@ async def blocked(database: Database, provider: str, failure: CallFailed) -> Put
     return PutOff(jittered(seconds), Fault(reason, failure.detail), costs=False)
 
 
-def later_of(failure: CallFailed | PutOff, attempt: int) -> PutOff:
-    """Return how long what cannot be embedded now is put off."""
+def later_of(failure: CallFailed | PutOff | UsageError, attempt: int) -> PutOff:
+    """Return how long what cannot be embedded now is put off; a package that is missing here is not elsewhere."""
     if isinstance(failure, PutOff):
         return failure
+    if isinstance(failure, UsageError):
+        detail = " ".join(filter(None, (failure.message, failure.detail, failure.hint)))
+        return PutOff(UNEQUIPPED_SECONDS, Fault("raised", detail), costs=False)
     seconds = max(delay_seconds(attempt), failure.retry_after_seconds or 0.0)
     return PutOff(seconds, Fault(failure.outcome, f"the embedder's endpoint: {failure.detail}"), costs=True)
 
