@@ -225,6 +225,6 @@ def test_nearly_all_is_not_shown_as_all_nor_hardly_any_as_none() -> None:
 
 
 def test_days_that_wait_to_be_counted_are_told_beside_the_numbers(pgflywheel: CommandLine, judged: Connection) -> None:
-    assert "wait for a worker" not in pgflywheel("metrics", "show").stderr
+    assert "count them anew" not in pgflywheel("metrics", "show").stderr
     judged.execute("insert into flywheel._rollup_rebuilds (day, reason) values (current_date - 1, 'asked')")
-    assert "1 days wait for a worker to count them anew" in pgflywheel("metrics", "show").stderr
+    assert "days that wait for a worker to count them anew: 1;" in pgflywheel("metrics", "show").stderr

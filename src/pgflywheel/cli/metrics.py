@@ -93,9 +93,8 @@ async def _tell_days_to_count(database: Database) -> None:
 
     for behind in await rollups.status(database):
         if behind.waiting_days:
-            note(
-                f"{behind.waiting_days:,} days wait for a worker to count them anew; until then their numbers are not right."
-            )
+            days = f"days that wait for a worker to count them anew: {behind.waiting_days:,}"
+            note(f"{days}; until then their numbers are not right")
 
 
 def _print_lines(lines: Sequence[MetricLine], asked: Asked) -> None:
