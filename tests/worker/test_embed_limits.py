@@ -209,4 +209,4 @@ def test_a_worker_that_cannot_load_an_embedder_leaves_spans_to_one_that_can(
     connection.execute("select flywheel.serve_embedder('hashing')")
     connection.execute("update flywheel._later set run_at = now()")
     work(dsn, lanes=("bulk", "judge"))
-    assert scores(connection, "polite")["another"][3] in (None, "no_verdict")
+    assert scores(connection, "polite")["another"][3] in (None, "no_examples")
