@@ -313,6 +313,16 @@ def test_a_template_cannot_leave_its_sandbox(template: str) -> None:
     assert "class" not in text
 
 
+@pytest.mark.parametrize(
+    "template",
+    ["{{ input|truncate(-5) }}", "{{ 'a' * 10 ** 13 }}", "{{ span['\\x00'].there }}", "{{ output|round }}"],
+)
+def test_whatever_a_template_raises_for_an_item_is_why_it_has_no_score(template: str) -> None:
+    with pytest.raises(TemplateFailed) as caught:
+        build(judge(template=template), Item("a", "b"))
+    assert "\0" not in str(caught.value)
+
+
 def test_a_template_without_jinja2_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     template._environment.cache_clear()
     monkeypatch.setitem(sys.modules, "jinja2", None)

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from pgflywheel.errors import InvalidDefinition, UsageError
 from pgflywheel.judge.escape import as_data
+from pgflywheel.judge.records import storable
 
 if TYPE_CHECKING:
     from jinja2 import Environment, Template
 
+MOST_DETAIL = 500
 NAMES = ("input", "output", "documents", "session", "parents", "span")
 _UNESCAPED_FILTERS = ("safe", "xmlattr", "urlize", "pprint", "random")  # the last two differ from call to call
 
@@ -70,9 +72,7 @@ def require_known_names(template: str, name: str) -> None:
 def rendered(template: str, name: str, values: dict[str, Any]) -> str:
     """Render a judge's template; TemplateFailed when it asks for what the item does not have."""
     made = compiled(template, name)
-    from jinja2 import TemplateError
-
     try:
         return made.render(values)
-    except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, RecursionError) as error:
-        raise TemplateFailed(f"{type(error).__name__}: {error}") from error
+    except Exception as error:  # whatever a filter raises for one item is that item's
+        raise TemplateFailed(storable(f"{type(error).__name__}: {error}"[:MOST_DETAIL])) from error
