@@ -356,3 +356,8 @@ def test_a_budget_makes_votes_then_the_model_smaller(
     definition = judge(votes=3, degrade={"votes_at": 0.8, "model_at": 0.9, "model": "tiny"})
     smaller, what = definition.under(share)
     assert (smaller.votes, smaller.model, what) == (votes, model, degraded)
+
+
+def test_a_definition_that_lacks_a_text_says_so() -> None:
+    with pytest.raises(InvalidDefinition, match="judge polite: question is missing"):
+        JudgeDefinition.of("polite", {"kind": "judge"})

@@ -132,7 +132,8 @@ def _require_texts(name: str, definition: Mapping[str, Any]) -> None:
         raise InvalidDefinition(f"validator {name} is of kind {definition['kind']}, not judge")
     for key in _TOLD:
         if not isinstance(definition.get(key), str) or not definition[key].strip():
-            raise InvalidDefinition(f"judge {name}: {key} is {definition.get(key, 'missing')!r}, not a text")
+            found = f"{definition[key]!r}, not a text" if key in definition else "missing"
+            raise InvalidDefinition(f"judge {name}: {key} is {found}")
 
 
 def _most_tokens(name: str, parameters: dict[str, Any]) -> int:
