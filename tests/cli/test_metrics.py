@@ -134,6 +134,20 @@ def test_who_may_not_read_content_gets_the_list_without_critiques(
         analyst("metrics", *command)
 
 
+def test_low_scores_of_a_project_are_found_behind_any_number_of_others(
+    pgflywheel: CommandLine, connection: Connection, dsn: str
+) -> None:
+    version = judge(connection)
+    Spot(NOW - timedelta(hours=2), project="shop").score(connection, version, 1100, False, 0.1)
+    Spot(NOW - timedelta(hours=3), project="bank").score(connection, version, 2, False, 0.1)
+    analyst = CommandLine(make_conninfo(dsn, options="-c role=flywheel_analyst"))
+    asked = ("--project", "bank", "--since", (NOW - timedelta(days=1)).isoformat())
+    for who in (pgflywheel, analyst):
+        found = who.json("metrics", "top-failures", *asked)
+        page = who("report", "-o", "-", *asked).stdout
+        assert [(score["project"], score["span_id"] in page) for score in found] == [("bank", True), ("bank", True)]
+
+
 def test_drift_tells_the_judge_from_the_application(pgflywheel: CommandLine, connection: Connection) -> None:
     assert pgflywheel("metrics", "drift").stdout.startswith("no data")
     connection.execute(

@@ -207,6 +207,7 @@ def _print_comparison(row: ReleaseComparison) -> None:
 @click.option("-n", "--number", type=click.IntRange(1, 10_000), default=20, show_default=True, help="How many.")
 @times.since_option("Spans from this time on (default: 1d).", default=times.ago(timedelta(days=1)))
 @until_filter
+@project_option
 @dsn_option
 @schema_option
 @json_option
@@ -234,17 +235,19 @@ def top_failures(dsn: str, schema: str, as_json: bool, as_csv: bool, **asked: An
 
 
 async def _lowest(
-    database: Database, validator: str | None, number: int, since: datetime, until: datetime
+    database: Database, validator: str | None, number: int, since: datetime, until: datetime, project: str | None
 ) -> tuple[Sequence[LowScore | LowVerdict], bool]:
     """Return the lowest scores, and whether the role may read why."""
     from pgflywheel.db import metrics as calls
     from pgflywheel.db import monitoring
 
-    permitted = await monitoring.where_permitted(calls.lowest_scores(database, validator, since, until, number))
+    permitted = await monitoring.where_permitted(
+        calls.lowest_scores(database, validator, since, until, number, project)
+    )
     whole = permitted is not None
     found: Sequence[LowScore | LowVerdict] = permitted or []
     if not whole:
-        found = await monitoring.low_verdicts(database, validator, since, until, number)
+        found = await monitoring.low_verdicts(database, validator, since, until, number, project)
     await require_known(database, validator, found)
     return found, whole
 

@@ -102,12 +102,11 @@ async def _examples(database: Database, clusters: list[ClusterQuality]) -> list[
 async def _lowest(
     database: Database, since: datetime, until: datetime, project: str | None
 ) -> list[LowScore] | list[LowVerdict]:
-    """Return the lowest scores; of one project those among the lowest thousand of all."""
+    """Return the lowest scores, without critiques where the role may not read them."""
     from pgflywheel.db import metrics, monitoring
 
-    number = LOWEST if project is None else 1000
-    found = await monitoring.where_permitted(metrics.lowest_scores(database, None, since, until, number))
+    asked = metrics.lowest_scores(database, None, since, until, LOWEST, project)
+    found = await monitoring.where_permitted(asked)
     if found is not None:
-        return [each for each in found if project is None or each.project == project][:LOWEST]
-    plain = await monitoring.low_verdicts(database, None, since, until, number)
-    return [each for each in plain if project is None or each.project == project][:LOWEST]
+        return found
+    return await monitoring.low_verdicts(database, None, since, until, LOWEST, project)

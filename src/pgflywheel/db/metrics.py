@@ -6,10 +6,12 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 from pgflywheel.db.connect import Database, columns_of
+
+Row = TypeVar("Row")
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,11 +303,34 @@ async def compare_releases(
 
 
 async def lowest_scores(
-    database: Database, validator: str | None, since: datetime, until: datetime, n: int
+    database: Database, validator: str | None, since: datetime, until: datetime, n: int, project: str | None = None
 ) -> list[LowScore]:
     """Return the lowest scores of a validator (None = of all) in a time: fails first, then low values."""
+    if project is not None:
+        return await lowest(database, LowScore, validator, since, until, n, project)
     query = f"select {columns_of(LowScore)} from flywheel.lowest_scores(%s, %s, %s, %s)"
     return await database.rows(LowScore, query, [validator, since, until, n])
+
+
+async def lowest(
+    database: Database,
+    model: type[Row],
+    validator: str | None,
+    since: datetime,
+    until: datetime,
+    n: int,
+    project: str | None,
+) -> list[Row]:
+    """Return what lowest_scores() returns, of one project, or with fewer columns for who may not read content."""
+    query = f"""
+        select {columns_of(model).replace('"time"', "started_at as time")} from flywheel.current_scores
+         where started_at >= %(since)s and started_at < %(until)s and passed is not null
+           and (%(validator)s::text is null or validator = %(validator)s)
+           and (%(project)s::text is null or project = %(project)s)
+         order by passed, value nulls last, started_at desc, span_id limit %(n)s
+    """
+    asked = {"validator": validator, "since": since, "until": until, "n": n, "project": project}
+    return await database.rows(model, query, asked)
 
 
 async def alignment_by_week(database: Database, validator: str | None = None) -> list[WeeklyAlignment]:

@@ -9,6 +9,7 @@ from typing import TypeVar
 from uuid import UUID
 
 from pgflywheel.db.connect import Database, columns_of
+from pgflywheel.db.metrics import lowest
 from pgflywheel.errors import FlywheelError
 
 Result = TypeVar("Result")
@@ -171,12 +172,7 @@ async def cluster_examples(database: Database, cluster_id: UUID, n: int) -> list
 
 
 async def low_verdicts(
-    database: Database, validator: str | None, since: datetime, until: datetime, n: int
+    database: Database, validator: str | None, since: datetime, until: datetime, n: int, project: str | None = None
 ) -> list[LowVerdict]:
     """Return what lowest_scores() returns, for who may not read content: no critiques."""
-    query = f"""
-        select {columns_of(LowVerdict).replace('"time"', "started_at as time")} from flywheel.current_scores
-         where started_at >= %s and started_at < %s and passed is not null and (%s::text is null or validator = %s)
-         order by passed, value nulls last, started_at desc, span_id limit %s
-    """
-    return await database.rows(LowVerdict, query, [since, until, validator, validator, n])
+    return await lowest(database, LowVerdict, validator, since, until, n, project)
