@@ -6,10 +6,14 @@ import gzip
 import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from uuid import UUID
 
 import psycopg
 import pytest
+
+from pgflywheel.cli.traces import _depths
 
 from .conftest import CommandLine, Connection
 
@@ -265,3 +269,15 @@ def test_purge_gives_up_rather_than_keep_applications_waiting(
         said = pgflywheel("traces", "purge", "--before", "2024-06-01", "--yes", exit_code=1).stderr
         assert "error: the days cannot be dropped while spans or scores are in use" in said
     assert len(pgflywheel.json("traces", "purge", "--before", "2024-06-01", "--yes")) == 5
+
+
+def test_a_trace_is_indented_by_its_parents_however_deep_and_odd_they_are() -> None:
+    ids = [UUID(int=number) for number in range(20_000)]
+    chain = dict(zip(ids, [UUID(int=99_999), *ids], strict=False))
+    assert depths(chain) == {span_id: number for number, span_id in enumerate(ids)}
+    assert depths({ids[0]: ids[1], ids[1]: ids[0], ids[2]: ids[2], ids[3]: None}) == dict.fromkeys(ids[:4], 0)
+
+
+def depths(parents: dict[UUID, Any]) -> dict[UUID, int]:
+    spans: list[Any] = [SimpleNamespace(span_id=each, parent_span_id=above) for each, above in parents.items()]
+    return _depths(spans)

@@ -52,6 +52,7 @@ MAPPED = {
 ALIASES = {"session": "session_id", "user": "user_id", "parent": "parent_span_id"}
 OF_STEPS = ("steps", "step_node", "step_output", "step_input", "tools")
 REASONS_SHOWN = 5
+MOST_INDENTED = 20
 
 
 @click.group("traces")
@@ -189,7 +190,7 @@ def show_trace(trace_or_span_id: UUID, full: bool, dsn: str, schema: str, as_jso
     click.echo(f"trace {found[0].trace_id}, {len(found)} spans")
     depths = _depths(found)
     for span in found:
-        _print_span(span, "  " * depths[span.span_id], full)
+        _print_span(span, "  " * min(depths[span.span_id], MOST_INDENTED), full)
 
 
 @traces.command("purge")
@@ -333,14 +334,19 @@ def _report_rejects(rejects: RejectFile, counts: ImportCounts, file: str, strict
 def _depths(spans: list[StoredSpan]) -> dict[UUID, int]:
     """Return how deep each span lies; a parent that is missing, or a circle of parents, counts as the top."""
     parents = {span.span_id: span.parent_span_id for span in spans}
-
-    def depth(span_id: UUID) -> int:
-        steps, above = 0, parents[span_id]
-        while above in parents and steps < len(parents):
-            steps, above = steps + 1, parents[above]
-        return 0 if steps == len(parents) else steps
-
-    return {span_id: depth(span_id) for span_id in parents}
+    depths: dict[UUID, int] = {}
+    for span_id in parents:
+        chain: dict[UUID, None] = {}  # a set that keeps its order: from the span up to one whose depth is known
+        above: UUID | None = span_id
+        while above in parents and above not in depths and above not in chain:
+            chain[above] = None
+            above = parents[above]
+        if above in chain:
+            depths |= dict.fromkeys(chain, 0)
+            continue
+        top = depths.get(above, -1) if above else -1
+        depths |= {each: top + steps for steps, each in enumerate(reversed(chain), start=1)}
+    return depths
 
 
 def _print_span(span: StoredSpan, indent: str, full: bool) -> None:
