@@ -27,9 +27,9 @@ CHARSETS = ["undefined", "hex", "rot13", "base64", "idna", "punycode", "nonsense
 VECTOR = [0.6, 0.8]
 
 
-def answering(fake: Fake, body: bytes, status: int = 200, kind: str = wire.JSON) -> None:
+def answering(fake: Fake, body: bytes, status: int = 200, kind: str = wire.JSON, wait: str = "") -> None:
     """Let the fake answer every request so."""
-    fake.route = lambda request: wire.Reply(status, body, kind)  # type: ignore[method-assign]
+    fake.route = lambda request: wire.Reply(status, body, kind, {"retry-after": wait} if wait else {})  # type: ignore[method-assign]
 
 
 def failure(fake: Fake, work: Callable[[Client], Awaitable[Any]]) -> CallFailed:
@@ -106,3 +106,27 @@ def test_vectors_whose_places_are_none_are_in_the_order_they_came(fake: Fake, in
             return list((await client.embed(["a", "b"], "small")).vectors)
 
     assert asyncio.run(run()) == [VECTOR, VECTOR[::-1]]
+
+
+@pytest.mark.parametrize(
+    ("error", "treatment"),
+    [
+        ({"code": 429, "message": "slow down"}, "wait"),
+        ({"code": "429", "message": "slow down"}, "wait"),
+        ({"code": "rate_limit_exceeded"}, "wait"),
+        ({"type": "rate limited"}, "wait"),
+        ({"code": "insufficient_quota"}, "quota"),
+        ({"code": 401}, "unauthorized"),
+        ({"code": 200}, "retry"),
+        ({"code": 10**30}, "retry"),
+        ({"code": "\u0664\u0662\u0669"}, "retry"),
+        ({"message": ["\ud800", "\x00"]}, "retry"),
+        ("overloaded", "retry"),
+    ],
+)
+def test_an_error_under_a_good_status_is_treated_as_what_it_says(fake: Fake, error: Any, treatment: str) -> None:
+    answering(fake, json.dumps({"error": error}).encode(), wait="7")
+    for work in (complete, lambda client: client.embed(["a"], "small"), lambda client: client.batch("b")):
+        caught = failure(fake, work)
+        assert caught.treatment == treatment
+        assert caught.retry_after_seconds == 7

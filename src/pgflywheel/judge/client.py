@@ -17,7 +17,7 @@ from urllib.request import getproxies
 
 from pgflywheel.errors import UsageError
 from pgflywheel.judge.failures import CallFailed, connection_lost, failure_of, keyless, timed_out
-from pgflywheel.judge.reading import reply_of, usage_of
+from pgflywheel.judge.reading import error_in, reply_of, usage_of
 from pgflywheel.judge.records import Embeddings, Prompt, Reply
 from pgflywheel.records import Provider
 
@@ -67,7 +67,7 @@ class Client:
         began = perf_counter()
         try:
             response = await self._send("POST", CHAT, prompt.body, prompt.most_reply_bytes, time_limit_ms)
-            return reply_of(_json(response), response.status_code, _since(began))
+            return reply_of(_json(response), response.status_code, _since(began), response.headers)
         except _TooLong:
             return Reply(None, finish_reason="length", latency_ms=_since(began))
         except CallFailed as failure:
@@ -147,11 +147,14 @@ class Client:
         self, method: str, path: str, body: bytes | None = None, most_bytes: int = MOST_OBJECT_BYTES
     ) -> dict[str, Any]:
         try:
-            payload = _json(await self._send(method, path, body, most_bytes))
+            response = await self._send(method, path, body, most_bytes)
         except _TooLong as error:
             raise failure_of(200, f"the reply is longer than {most_bytes} bytes", {}) from error
+        payload = _json(response)
         if not isinstance(payload, dict):
             raise failure_of(200, "the reply is no JSON object", {})
+        if failure := error_in(payload, response.headers):
+            raise self._discreet(failure)
         return payload
 
     async def _send(

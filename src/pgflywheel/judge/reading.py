@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
-from pgflywheel.judge.failures import failure_of
+from pgflywheel.judge.failures import CallFailed, failure_of
 from pgflywheel.judge.parse import pass_probability
 from pgflywheel.judge.records import Reply, Usage
 
 _MOST_TOKENS = 2_000_000_000
+_LIMITED = re.compile(r"quota|rate.?limit", re.IGNORECASE)
 
 
-def reply_of(payload: Any, http_status: int, latency_ms: float) -> Reply:
+def reply_of(payload: Any, http_status: int, latency_ms: float, headers: Mapping[str, str] | None = None) -> Reply:
     """Return what a model said; CallFailed when the JSON is an error, or no completion at all."""
     choices = payload.get("choices") if isinstance(payload, Mapping) else None
     if not isinstance(choices, list):
-        raise _no_completion(payload, http_status)
+        raise error_in(payload, headers or {}) or failure_of(http_status, "the reply is no chat completion", {})
     first = choices[0] if choices and isinstance(choices[0], Mapping) else {}
     message, logprobs = _part(first, "message"), _part(first, "logprobs")
     return Reply(
@@ -41,13 +43,23 @@ def usage_of(usage: Any) -> Usage:
     return Usage(_tokens(usage.get("prompt_tokens")), _tokens(cached), _tokens(usage.get("completion_tokens")))
 
 
-def _no_completion(payload: Any, http_status: int) -> Exception:
-    """Classify a good status with a bad body; some proxies put an error with its status there."""
+def error_in(payload: Any, headers: Mapping[str, str]) -> CallFailed | None:
+    """Return the error under a good status, where some proxies put it with its status or its name; None without one."""
     error = payload.get("error") if isinstance(payload, Mapping) else None
-    code = error.get("code") if isinstance(error, Mapping) else None
-    if error is not None:
-        return failure_of(code if isinstance(code, int) and 400 <= code < 600 else 500, payload, {})
-    return failure_of(http_status, "the reply is no chat completion", {})
+    if error is None:
+        return None
+    return failure_of(_status_of(error) if isinstance(error, Mapping) else 500, payload, headers)
+
+
+def _status_of(error: Mapping[str, Any]) -> int:
+    """Return the status an error would have come with."""
+    code = error.get("code")
+    if isinstance(code, str) and re.fullmatch("[45][0-9]{2}", code, re.ASCII):
+        return int(code)
+    if isinstance(code, int) and 400 <= code < 600:
+        return code
+    named = " ".join(word for word in (code, error.get("type")) if isinstance(word, str))
+    return 429 if _LIMITED.search(named) else 500
 
 
 def _part(whole: Mapping[str, Any], key: str) -> Mapping[str, Any]:
