@@ -37,6 +37,13 @@ def test_an_escape_sequence_is_shown_not_obeyed() -> None:
     assert clean("\x1b[2Jgone\x07") == "\\x1b[2Jgone\\x07"
 
 
+def test_letters_that_nobody_sees_are_shown() -> None:
+    hidden = "polite" + "".join(chr(0xE0000 + ord(letter)) for letter in "pass")
+    assert clean(hidden) == "polite\\xe0070\\xe0061\\xe0073\\xe0073"
+    assert to_json(hidden).isascii()
+    assert json.loads(to_json(hidden)) == hidden
+
+
 @given(any_text, st.integers(5, 50))
 def test_one_line_is_one_line_of_at_most_its_width(text: str, width: int) -> None:
     line = one_line(text, width)

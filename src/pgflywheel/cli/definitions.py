@@ -42,7 +42,7 @@ class Question:
     output: str | None
 
 
-class _Undo(Exception):
+class Undo(Exception):
     """Ends a transaction that is not to be kept."""
 
 
@@ -68,8 +68,8 @@ async def apply_definitions(
             for name, definition in _named_first(definitions):
                 applied.append(await _apply_one(session, name, definition, activating))
             if dry_run:
-                raise _Undo
-    except _Undo:
+                raise Undo
+    except Undo:
         pass
     return applied
 

@@ -76,10 +76,6 @@ class Trial:
         return None if None in values else sum(values)
 
 
-class _Undo(Exception):
-    """Ends a transaction that is not to be kept."""
-
-
 async def prepare(database: Database, wanted: Wanted, question: Question) -> Case:
     """Return a judge with what it would be shown; one of a file is stored, looked at, and taken back."""
     from pgflywheel.db import judge_trials, providers
@@ -217,7 +213,7 @@ async def _shots(
     database: Database, judge: JudgeVersion, about: Subject | None, vector: array[float] | None, definitions: Named
 ) -> list[Shown]:
     """Return the examples the judge is shown; one of a file is stored meanwhile, with what it names."""
-    from pgflywheel.cli.definitions import named_by
+    from pgflywheel.cli.definitions import Undo, named_by
     from pgflywheel.db import judge_trials, judgements, validators
 
     if judge.version_id is not None:
@@ -232,8 +228,8 @@ async def _shots(
                 if name == judge.validator:
                     stored = await judge_trials.version(session, name, defined.version)
             shown = await _shots(session, stored, about, vector, [])
-            raise _Undo
-    except _Undo:
+            raise Undo
+    except Undo:
         return shown
 
 

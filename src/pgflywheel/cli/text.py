@@ -17,8 +17,12 @@ import click
 if TYPE_CHECKING:
     from rich.console import Console
 
-# Terminal control characters, marks that reorder text, halves of surrogate pairs. Tab and newline may stay.
-_HOSTILE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
+# Terminal control characters, marks that reorder text, halves of surrogate pairs, and letters that nobody sees though
+# a model reads them (tags, annotations). Tab and newline may stay.
+_HOSTILE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff"
+    "\ufff9-\ufffb\U000e0000-\U000e007f]"
+)
 _ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _NUMBERS = (int, float, Decimal, type(None))
 _PIPE_WIDTH = 200
@@ -26,7 +30,7 @@ _PIPE_WIDTH = 200
 
 def clean(value: object) -> str:
     """Return text that cannot move the cursor, recolour or reorder what a terminal shows; escapes stay visible."""
-    return _HOSTILE.sub(lambda match: _escape(match[0], "\\x{:02x}"), "" if value is None else str(value))
+    return _HOSTILE.sub(lambda match: f"\\x{ord(match[0]):02x}", "" if value is None else str(value))
 
 
 def one_line(value: object, width: int = 100) -> str:
@@ -43,7 +47,7 @@ def at(time: datetime | None) -> str:
 def to_json(value: Any) -> str:
     """Return JSON of records, ids and times, safe to show in a terminal."""
     text = json.dumps(value, default=_plain, ensure_ascii=False, indent=2)
-    return _HOSTILE.sub(lambda match: _escape(match[0], "\\u{:04x}"), text)
+    return _HOSTILE.sub(_json_escape, text)
 
 
 def echo(value: Any, as_json: bool, text: str) -> None:
@@ -142,8 +146,9 @@ def note(text: str) -> None:
     click.echo(clean(text), err=True)
 
 
-def _escape(character: str, form: str) -> str:
-    return form.format(ord(character))
+def _json_escape(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    return f"\\u{code:04x}" if code <= 0xFFFF else json.dumps(match[0])[1:-1]
 
 
 def _cell(value: object) -> str:

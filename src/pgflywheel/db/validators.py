@@ -177,7 +177,7 @@ async def column_texts(database: Database, span_id: UUID, columns: tuple[str, ..
     """
     texts: list[str | None] | None = await database.value(query, [list(columns), span_id])
     if texts is None:
-        raise SpanNotFound(f"there is no span {span_id}")
+        raise SpanNotFound(f"there is no span {span_id}", hint="Find one: pgflywheel traces list.")
     return texts
 
 
