@@ -162,6 +162,15 @@ def test_a_read_only_database_is_named_as_one(dsn: str) -> None:
     within(make_conninfo(dsn, options="-c default_transaction_read_only=on"), work)
 
 
+def test_a_login_that_may_not_is_told_which_roles_may(dsn: str) -> None:
+    async def work(database: Database) -> None:
+        with pytest.raises(DatabaseError, match="permission denied for") as caught:
+            await database.value("select count(*) from flywheel.validator_status")
+        assert "flywheel_admin, of flywheel_analyst to read numbers" in str(caught.value.hint)
+
+    within(make_conninfo(dsn, options="-c role=flywheel_writer"), work)
+
+
 def test_a_host_that_vanished_is_noticed_unless_the_dsn_says_otherwise() -> None:
     limits = conninfo_to_dict(connection_string("host=db keepalives_idle=5"))
     assert (limits["keepalives_idle"], limits["keepalives_count"], limits["tcp_user_timeout"]) == ("5", "3", "60000")

@@ -30,6 +30,7 @@ Connection = AsyncConnection[Any]
 Session = psycopg.Connection[tuple[Any, ...]]
 
 _READ_ONLY = "25006"
+_DENIED = "42501"
 _MISSING_OBJECT = ("3F000", "42P01", "42883")
 CONNECT_SECONDS = 10
 # A server whose host vanished is noticed within a minute or so, not after the two hours most systems wait.
@@ -200,6 +201,8 @@ def translated(error: psycopg.Error, schema: str) -> errors.FlywheelError:
         )
     kind = errors.kind_of(error.sqlstate)
     hint = error.diag.message_hint or (_REACH_HINT if kind is errors.Unreachable else None)
+    if hint is None and error.sqlstate == _DENIED and not text.startswith("permission denied for database"):
+        hint = f"Log in as a member of {schema}_admin, of {schema}_analyst to read numbers, or as the install's owner."
     return kind(text, error.diag.message_detail, hint)
 
 
