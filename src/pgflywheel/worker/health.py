@@ -42,7 +42,9 @@ async def serving(pages: Pages, port: int | None) -> AsyncIterator[None]:
         with suppress(OSError, ValueError, TimeoutError, asyncio.IncompleteReadError):
             async with asyncio.timeout(READ_SECONDS):
                 await _respond(pages, reader, writer)
-        writer.close()
+                writer.close()
+                await writer.wait_closed()
+        writer.transport.abort()  # whoever does not read keeps no worker from its end
 
     async with await asyncio.start_server(handle, ADDRESS, port):
         yield
