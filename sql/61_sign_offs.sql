@@ -205,23 +205,27 @@ set search_path = pg_catalog, pg_temp
 as $function$
 declare
   question uuid := flywheel._question_of(flywheel._find_version(freeze_shots.validator, null));
-  wrong uuid := (select listed.example_id from unnest(freeze_shots.example_ids) as listed(example_id)
-                  where not exists (select from flywheel.examples as e where e.example_id = listed.example_id and e.status = 'servable' and e.validator_id = question)
-                  limit 1);
+  wrong uuid;
   hash text := flywheel._content_of(freeze_shots.example_ids);
 begin
   perform flywheel._require_person(freeze_shots.signer);
+  perform from flywheel.examples as e where e.example_id = any (freeze_shots.example_ids) order by e.example_id for key share;  -- revoked before or after
+  wrong := (select listed.example_id from unnest(freeze_shots.example_ids) as listed(example_id)
+             where not exists (select from flywheel.examples as e where e.example_id = listed.example_id and e.status = 'servable' and e.validator_id = question)
+             limit 1);
   if coalesce(btrim(name), '') = '' or coalesce(btrim(signer), '') = '' or cardinality(example_ids) is distinct from (select count(distinct each) from unnest(example_ids) as each) then
     raise exception using errcode = 'WF009', message = format('shot set %s needs a name, a signer and different examples', freeze_shots.name);
   elsif wrong is not null then
     raise exception using errcode = 'WF012', message = format('example %s is no servable example of validator %s', wrong, freeze_shots.validator),
       hint = 'Freeze what may be shown: pgflywheel examples list --status servable.';
-  elsif exists (select from flywheel.shot_sets where shot_sets.shot_set = freeze_shots.name) then
+  end if;
+  insert into flywheel.shot_sets (shot_set, validator_id, example_ids, content_hash, note, signed_by)
+  values (freeze_shots.name, question, freeze_shots.example_ids, hash, freeze_shots.note, freeze_shots.signer)
+      on conflict do nothing;
+  if not found then
     raise exception using errcode = 'WF004', message = format('shot set %s is there already', freeze_shots.name),
       detail = 'What was signed does not change.', hint = 'Freeze the new choice under another name.';
   end if;
-  insert into flywheel.shot_sets (shot_set, validator_id, example_ids, content_hash, note, signed_by)
-  values (freeze_shots.name, question, freeze_shots.example_ids, hash, freeze_shots.note, freeze_shots.signer);
   return hash;
 end
 $function$;

@@ -20,6 +20,7 @@ REVOKE = "select flywheel.revoke_example(%s, 'wrong', true)"
 CLAIM = "select span_id from flywheel.claim_labels('polite', %s, 5)"
 LEASES = "select reviewer from flywheel._label_claims where state = 'leased' and leased_until > now()"
 STATUS = "select status from flywheel.examples"
+FREEZE = "select flywheel.freeze_shots('best', 'polite', %s, 'eve')"
 SIGN = "select flywheel.sign_example(%s, %s)"
 POLICY = "select flywheel.set_example_policy('default', %s)"
 BUDGET = "select flywheel.set_budget('provider', 'fake', 'day', %s)"
@@ -165,6 +166,32 @@ def test_a_signature_given_while_fewer_become_enough_counts(
         signer.execute("commit")
     assert served.result() == [(1,)]
     assert value(connection, STATUS) == "servable"
+
+
+def test_of_two_who_freeze_a_set_of_one_name_the_second_is_told(
+    connection: Connection, connect: Connect, taught: uuid.UUID
+) -> None:
+    span, one, two = insert(connection), connect(), connect()
+    exampling.label(connection, span)
+    given = [[exampling.example_of(connection, span)]]
+    one.execute("begin")
+    one.execute(FREEZE, given)
+    with meanwhile(connection, two, FREEZE, given) as told:
+        one.execute("commit")
+    assert "shot set best is there already" in str(told.exception())
+
+
+def test_an_example_that_is_being_revoked_is_not_signed_in_a_set(
+    connection: Connection, connect: Connect, taught: uuid.UUID
+) -> None:
+    span, admin, signer = insert(connection), connect(), connect()
+    exampling.label(connection, span)
+    example = exampling.example_of(connection, span)
+    admin.execute("begin")
+    admin.execute(REVOKE, [example])
+    with meanwhile(connection, signer, FREEZE, [[example]]) as told:
+        admin.execute("commit")
+    assert f"example {example} is no servable example" in str(told.exception())
 
 
 def test_two_signatures_at_once_are_two(connection: Connection, connect: Connect, taught: uuid.UUID) -> None:
