@@ -30,7 +30,7 @@ def judged(dsn: str, *lanes: str) -> None:
     """Run a worker until it is idle, which it soon is."""
 
     async def run() -> None:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(240):
             await run_worker(dsn, "flywheel", Options(until_idle=True, lanes=lanes))
 
     asyncio.run(run())

@@ -25,7 +25,7 @@ from tests.worker.support import (
 )
 
 
-def judged(dsn: str, lane: str, seconds: float = 60) -> None:
+def judged(dsn: str, lane: str, seconds: float = 240) -> None:
     """Run a worker until it is idle, which it soon is."""
 
     async def run() -> None:
@@ -84,7 +84,7 @@ def test_a_coroutine_that_cannot_be_stopped_is_given_up(dsn: str, connection: Co
     activate(connection, "odd", check="cannot_be_stopped", lane="judge", time_limit_ms=100)
     insert(connection, ["bad", "fine"])
     with process(dsn, "--lanes", "judge", "--until-idle") as running:
-        said = running.communicate(timeout=60)[1]
+        said = running.communicate(timeout=240)[1]
     assert running.returncode == 0, said
     assert scores(connection, "odd")["fine"][0] is True
     assert value(connection, "select reason from flywheel._dead") == "timed_out"
@@ -97,7 +97,7 @@ def test_a_coroutine_that_cannot_be_stopped_keeps_no_worker_from_leaving(dsn: st
     with process(dsn, "--lanes", "judge", "--grace-seconds", "0") as running:
         until(lambda: value(connection, "select count(*) from flywheel._running") == 1)
         running.send_signal(signal.SIGTERM)
-        said = running.communicate(timeout=60)[1]
+        said = running.communicate(timeout=240)[1]
     assert running.returncode == 0, said
     assert value(connection, "select count(*) from flywheel._ready") == 1
     assert value(connection, "select count(*) from flywheel._workers") == 0
@@ -119,5 +119,5 @@ async def run():
     {end}
 asyncio.run(and_leave(run))
 """
-    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=240, check=False)
     assert ended.returncode == code, ended.stderr

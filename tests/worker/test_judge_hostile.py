@@ -20,7 +20,7 @@ from tests.worker.judging import judge, provide
 from tests.worker.support import Connection, insert, scores, set_setting, value, waiting
 
 
-def judged(dsn: str, seconds: float = 60, **options: Any) -> None:
+def judged(dsn: str, seconds: float = 240, **options: Any) -> None:
     """Run a worker until it is idle, which it soon is."""
 
     async def run() -> None:

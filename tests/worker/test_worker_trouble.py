@@ -15,7 +15,7 @@ import pytest
 from pgflywheel.db import drift, queue
 from pgflywheel.db.connect import Database, open_database
 from pgflywheel.errors import Unreachable
-from pgflywheel.worker import loop, sentinels, tasks
+from pgflywheel.worker import listen, loop, sentinels, tasks
 from pgflywheel.worker.judge import Judge
 from pgflywheel.worker.lease import Lease
 from pgflywheel.worker.listen import Doorbell, _watching
@@ -190,7 +190,7 @@ def test_work_that_takes_every_connection_keeps_no_heartbeat_waiting(dsn: str, m
         while not (made and made[0].site.lease.entered):
             await asyncio.sleep(0.01)
         lease = made[0].site.lease
-        async with AsyncExitStack() as taken, asyncio.timeout(25):  # before the pool gives up
+        async with AsyncExitStack() as taken, asyncio.timeout(240):
             for _ in range(loop.MAX_CONNECTIONS):
                 await taken.enter_async_context(made[0].site.database.connection())
             begun = lease.ends
@@ -221,12 +221,13 @@ def test_a_connection_that_breaks_while_it_is_tried_is_no_pooler(
 
     async def look(site: Site) -> None:
         worker = asyncio.create_task(Worker(site, dsn).run())
-        async with asyncio.timeout(60):  # a pooler is looked for again after minutes
+        async with asyncio.timeout(240):  # a pooler is looked for again after minutes
             while not site.lease.listening:
                 await asyncio.sleep(0.05)
         await ended([worker])
 
     monkeypatch.setattr(queue, "notify", broken_off)
+    monkeypatch.setattr(listen, "PROBE_SECONDS", 5.0)
     with_site(dsn, look, lanes=("bulk",))
     assert len(broken) == 2
 
@@ -244,7 +245,7 @@ def test_a_lane_that_was_full_looks_again_by_itself(
         return 0 if len(looked) == 1 else room(judge)
 
     async def look(site: Site) -> None:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(240):
             await Worker(site, dsn).run()
 
     monkeypatch.setattr(Judge, "room", full_at_first)
