@@ -268,23 +268,27 @@ $function$;
 comment on function flywheel._queue_labelled is
   'Internal: queue the labelled spans of some splits (all: of every split that may be seen) that a judge version has not judged; returns how many.';
 
--- _waiting_for: what a worker will do in the next minute, and what it will not: later, held, or dead.
+-- _waiting_for: what a worker will do in the next minute, and what it will not: later, held, or dead. Spans without a label do not
+-- concern agreement: behind an import there may be a million of them.
 create or replace function flywheel._waiting_for(version_id uuid, out soon bigint, out stuck bigint)
 language sql stable security definer
 set search_path = pg_catalog, pg_temp
 as $function$
-  select coalesce(sum(cardinality(span_ids)) filter (where is_soon), 0), coalesce(sum(cardinality(span_ids)) filter (where not is_soon), 0)
-    from (
-      select span_ids, true as is_soon from flywheel._ready where version_ids @> array[_waiting_for.version_id]
-      union all
-      select span_ids, true from flywheel._running where version_ids @> array[_waiting_for.version_id]
-      union all
-      select span_ids, run_at < now() + interval '1 minute' from flywheel._later where version_ids @> array[_waiting_for.version_id]
-      union all
-      select span_ids, false from flywheel._dead where version_ids @> array[_waiting_for.version_id]
-    ) as jobs
+  with jobs as (
+    select span_ids, true as is_soon from flywheel._ready where version_ids @> array[_waiting_for.version_id]
+    union all
+    select span_ids, true from flywheel._running where version_ids @> array[_waiting_for.version_id]
+    union all
+    select span_ids, run_at < now() + interval '1 minute' from flywheel._later where version_ids @> array[_waiting_for.version_id]
+    union all
+    select span_ids, false from flywheel._dead where version_ids @> array[_waiting_for.version_id]
+  )
+  select count(*) filter (where jobs.is_soon), count(*) filter (where not jobs.is_soon)
+    from jobs cross join unnest(jobs.span_ids) as waiting(span_id)
+   where waiting.span_id in (select labels.span_id from flywheel.labels
+           join flywheel.validator_versions as versions on versions.version_id = _waiting_for.version_id and labels.validator_id = flywheel._question_of(versions))
 $function$;
-comment on function flywheel._waiting_for is 'Internal: spans a version waits for: in the queue for the next minute, and put off, held or dead.';
+comment on function flywheel._waiting_for is 'Internal: labelled spans a version waits for: in the queue for the next minute, and put off, held or dead.';
 
 -- Comments on columns: one meaning each, in whichever of these views they stand.
 do $block$

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.sql.reference import close
-from tests.sql.support import Connection, define, refused, rows, value, version_id
+from tests.sql.support import Connection, define, insert, refused, rows, value, version_id
 
 STARTED = datetime(2026, 11, 20, 12, tzinfo=UTC)
 NEIGHBOURS = {
@@ -283,6 +283,16 @@ def test_labelled_spans_are_queued_once_and_by_split(connection: Connection) -> 
     assert value(connection, queue, [judge_id]) == 0
     waiting = "select lane, origin, cardinality(span_ids), version_ids from flywheel._ready"
     assert rows(connection, waiting) == [("bulk", "replay", 2, [judge_id])]
+
+
+def test_agreement_waits_for_labelled_spans_and_for_no_others(connection: Connection) -> None:
+    judge_id = judge(connection)
+    connection.execute("select flywheel.activate_validator('polite')")
+    spans = [insert(connection) for _ in range(3)]
+    waiting = "select soon, stuck from flywheel._waiting_for(%s)"
+    assert rows(connection, waiting, [judge_id]) == [(0, 0)]
+    connection.execute("select flywheel.record_label(%s, 'polite', true, 'ann')", [spans[1]])
+    assert rows(connection, waiting, [judge_id]) == [(1, 0)]
 
 
 @pytest.mark.parametrize("role", ["flywheel_analyst", "flywheel_reviewer", "flywheel_admin"])
