@@ -183,7 +183,7 @@ language sql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $function$
   select clock_timestamp() + make_interval(secs => case when _put_off_until.reason = 'over_budget' and exists (
-           select from flywheel._fold_state as state where state.name = 'budgets' and state.folded_at > _put_off_until.claimed_at) then 0 else _put_off_until.delay_seconds end)
+           select from flywheel._budget_changes as budgets where budgets.changed_at > _put_off_until.claimed_at) then 0 else _put_off_until.delay_seconds end)
 $function$;
 comment on function flywheel._put_off_until is 'Internal: until when a claim is put off for a reason.';
 
@@ -194,7 +194,7 @@ returns integer
 language sql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $function$
-  select from flywheel._fold_state as state where state.name = 'budgets' and _retry.reason = 'over_budget' for share;  -- who changes one finds these jobs
+  select from flywheel._budget_changes where _retry.reason = 'over_budget' for share;  -- who changes one finds these jobs
   with failed as (
     delete from flywheel._running as running
      where running.fence = any (_retry.fences) and running.worker_id = _retry.worker_id
@@ -220,7 +220,7 @@ returns integer
 language sql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $function$
-  select from flywheel._fold_state as state where state.name = 'budgets' and 'over_budget' = any (_retry_each.reasons) for share;
+  select from flywheel._budget_changes where 'over_budget' = any (_retry_each.reasons) for share;
   with wanted as materialized (
     select given.* from unnest(_retry_each.fences, _retry_each.delays, _retry_each.reasons, _retry_each.details, _retry_each.costs)
         as given(fence, delay_seconds, reason, detail, costs)

@@ -107,9 +107,6 @@ as $function$
 $function$;
 comment on function flywheel.drop_budget is 'Take a cap away; returns whether there was one.';
 
-insert into flywheel._fold_state (name, folded_at, folded) values ('budgets', '-infinity', 0) on conflict do nothing;
-comment on table flywheel._fold_state is 'Internal: when rollups were folded last, and when a budget or a price was changed last.';
-
 -- _resume_over_budget: who is still over budget comes back with the same answer. Who was refused and is about to wait either is there
 -- already, or reads that budgets were changed; who is asking now waits for the period.
 create or replace function flywheel._resume_over_budget() returns trigger
@@ -120,7 +117,7 @@ begin
   if tg_table_name = 'budgets' and tg_op = 'UPDATE' then
     update flywheel._budget_periods as periods set refused_usd = null where periods.budget_id = new.budget_id and periods.started_on > now() - interval '32 days';
   end if;
-  update flywheel._fold_state as state set folded_at = clock_timestamp() where state.name = 'budgets';
+  update flywheel._budget_changes set changed_at = clock_timestamp();
   update flywheel._later as later set run_at = now() where later.reason = 'over_budget' and later.run_at > now();
   if found then
     perform flywheel._wake();

@@ -1,4 +1,5 @@
-"""Make the tables whose locks say whose turn it is, keep scores that come before their span, and costs to numbers.
+"""Make the tables whose locks say whose turn it is, keep scores that come before their span, when budgets were changed,
+and costs to numbers.
 
 Safe while workers run. Calls wait for a moment while their table gets its rule; rows that are there are not read.
 """
@@ -96,6 +97,22 @@ def early_scores() -> list[str]:
     ]
 
 
+def budget_changes() -> list[str]:
+    table = "flywheel._budget_changes"
+    return [
+        f"""create table {table} (
+              single boolean not null default true,
+              changed_at timestamptz not null default '-infinity',
+              constraint _budget_changes_pkey primary key (single),
+              constraint budget_change_is_one_row check (single)
+            )""",
+        f"comment on table {table} is 'Internal: one row: when a budget or a price was last changed.'",
+        f"comment on column {table}.single is 'Always true.'",
+        f"comment on column {table}.changed_at is 'When.'",
+        f"insert into {table} default values",
+    ]
+
+
 def settings() -> list[str]:
     return [
         f"insert into flywheel.settings (name, value, description) values ('{name}', '{value}', '{text}')"
@@ -112,7 +129,7 @@ def costs() -> list[str]:
 
 
 def upgrade() -> None:
-    for statement in [*turns(), *early_scores(), *settings(), *costs()]:
+    for statement in [*turns(), *early_scores(), *budget_changes(), *settings(), *costs()]:
         op.execute(statement.replace(":", r"\:"))
 
 
@@ -120,6 +137,7 @@ def downgrade() -> None:
     op.execute("alter table flywheel.calls drop constraint call_cost_is_a_number")
     for name in SETTINGS:
         op.execute(f"delete from flywheel.settings where name = '{name}'")
+    op.execute("drop table flywheel._budget_changes")
     op.execute("drop table flywheel._early_scores")
     for chore in TURNS:
         op.execute(f"drop table flywheel._turn_{chore}")
@@ -129,6 +147,7 @@ def verify() -> None:
     for chore in TURNS:
         op.execute(f"select nothing from flywheel._turn_{chore} where false")
     op.execute("select early_id, waits_for from flywheel._early_scores where false")
+    op.execute("select 1 / count(*), max(changed_at) from flywheel._budget_changes")
     op.execute(
         "select 1 / count(*) from pg_constraint"
         " where conname = 'call_cost_is_a_number' and conrelid = 'flywheel.calls'\\:\\:regclass"
