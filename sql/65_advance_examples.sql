@@ -84,7 +84,7 @@ end
 $function$;
 comment on function flywheel._mark_disagreed is 'Internal: mark examples on which a judge was wrong since they were made; returns how many.';
 
--- _advance_examples: a chore. What a person signed or released stays as it is.
+-- _advance_examples: a chore. What a person signed or released stays as it is. Scores are written with an example meanwhile.
 create or replace function flywheel._advance_examples() returns bigint
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -105,7 +105,7 @@ begin
         from flywheel.examples as e
         join flywheel._example_embeddings as v on (v.example_id, v.embedder_id, v.part) = (e.example_id, embedder.embedder_id, 'item')
        where e.compared_at is null and e.status in ('candidate', 'servable')
-       order by e.created_at limit 200 for update of e skip locked) as fresh
+       order by e.created_at limit 200 for no key update of e skip locked) as fresh
      order by fresh.validator_id, fresh.created_at
   loop
     reason := null;

@@ -59,6 +59,22 @@ def test_a_score_written_while_its_example_is_revoked_is_asked_for_again(
     ]
 
 
+def test_a_score_does_not_wait_while_its_example_is_compared_with_others(
+    connection: Connection, connect: Connect, taught: uuid.UUID
+) -> None:
+    span = insert(connection)
+    exampling.label(connection, span)
+    example = exampling.example_of(connection, span)
+    exampling.embed(connection, example, 1)
+    worker_id, comparing = worker(connection), connect()
+    fences = claimed(connection, worker_id)
+    said = score(connection, taught, fences[0]) | {"shots": [str(example)]}
+    with comparing.transaction():
+        assert value(comparing, "select flywheel._advance_examples()") == 1
+        connection.execute("set lock_timeout = '5s'")
+        assert rows(connection, END, [worker_id, fences, Jsonb([said])]) == [(1, 1)]
+
+
 def test_an_example_revoked_while_a_score_is_written_is_in_none(
     connection: Connection, connect: Connect, taught: uuid.UUID
 ) -> None:
