@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -127,11 +129,16 @@ def build_database_image() -> str:
 
 
 def engine_answers() -> bool:
-    try:
-        with closing(docker.from_env()) as client:
-            return bool(client.ping())
-    except docker.errors.DockerException:
-        return False
+    """Tell whether a Docker API answers; the client leaves open the socket it could not connect."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        try:
+            with closing(docker.from_env()) as client:
+                return bool(client.ping())
+        except docker.errors.DockerException:
+            pass
+        gc.collect()
+    return False
 
 
 def host_of_ports() -> str:
