@@ -92,18 +92,23 @@ set search_path = pg_catalog, pg_temp
 as $function$
 declare
   written record;
+  misled boolean;
 begin
   loop
+    misled := false;
     begin
       select * into written
         from flywheel._write_votes(_write_neighbours.version_id, _write_neighbours.keys, _write_neighbours.embeddings, _write_neighbours.dimensions);
       perform from flywheel.examples where examples.example_id = any (written.shots) order by examples.example_id for key share;
-      if not exists (select from flywheel.examples where examples.example_id = any (written.shots) and examples.status = 'revoked') then
+      misled := exists (select from flywheel.examples where examples.example_id = any (written.shots) and examples.status = 'revoked');
+      if not misled then
         return written.scores;
       end if;
-      raise exception using errcode = 'WF012', message = 'an example that voted is revoked';
+      raise exception using errcode = 'WF012', message = 'an example that voted is revoked';  -- takes back what was written
     exception when sqlstate 'WF012' then
-      null;
+      if not misled then
+        raise;
+      end if;
     end;
   end loop;
 end

@@ -10,7 +10,7 @@ import pytest
 
 from tests.sql.blocking import meanwhile
 from tests.sql.exampling import at, embed, example, polite, span, unit
-from tests.sql.support import Connection, rows, value
+from tests.sql.support import Connection, refused, rows, value
 
 KEYS = "array_agg((span_id, revision, started_at, trace_id, project)::flywheel._span_key)"
 
@@ -111,6 +111,20 @@ def test_an_example_revoked_while_it_votes_has_no_vote(
     assert rows(connection, query, [nearest, version_id]) == [(0, int(revoked_first))]
     again = "select count(*) from flywheel._ready where lane = 'bulk' and span_ids = array[%s] and origin = 'replay'"
     assert value(connection, again, [target]) == int(not revoked_first)
+
+
+def test_an_error_of_whoever_listens_to_scores_ends_a_vote_and_does_not_repeat_it(connection: Connection) -> None:
+    version_id = polite(connection)
+    pool(connection, [True, False] * 6)
+    target = span(connection, "dev")
+    connection.execute(
+        """create function public.refuse() returns trigger language plpgsql as $$
+           begin raise exception using errcode = 'WF012', message = 'not here'; end $$"""
+    )
+    connection.execute("create trigger refuse after insert on flywheel.scores execute function public.refuse()")
+    connection.execute("set statement_timeout = '10s'")
+    write = f"select flywheel._write_neighbours(%s, {KEYS}, %s::real[], 384) from flywheel.spans where span_id = %s"
+    assert refused(connection, write, [version_id, unit(1), target]).sqlstate == "WF012"
 
 
 def test_a_tier_of_a_cascade_votes_with_the_examples_of_its_question(connection: Connection) -> None:
