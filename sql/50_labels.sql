@@ -39,12 +39,20 @@ as $function$
 $function$;
 comment on function flywheel._question is 'Internal: the validator whose labels a validator goes by, and its newest wording; raises WF002.';
 
+create or replace function flywheel._subject_lock(validator_id uuid, span_id uuid) returns bigint
+language sql stable security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+  select hashtextextended(concat_ws(' ', validator_id, span_id), 'flywheel'::regnamespace::oid::bigint)
+$function$;
+comment on function flywheel._subject_lock is 'Internal: key of the advisory lock of a span under a question.';
+
 -- _lock_subject: what is believed of a span is decided by one label at a time.
 create or replace function flywheel._lock_subject(validator_id uuid, span_id uuid) returns void
 language sql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $function$
-  select pg_advisory_xact_lock(hashtextextended(concat_ws(' ', validator_id, span_id), 'flywheel'::regnamespace::oid::bigint))
+  select pg_advisory_xact_lock(flywheel._subject_lock(validator_id, span_id))
 $function$;
 comment on function flywheel._lock_subject is 'Internal: hold what is said of a span under a question until the end of the transaction.';
 
@@ -53,7 +61,7 @@ create or replace function flywheel._try_subject(validator_id uuid, span_id uuid
 language sql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $function$
-  select pg_try_advisory_xact_lock(hashtextextended(concat_ws(' ', validator_id, span_id), 'flywheel'::regnamespace::oid::bigint))
+  select pg_try_advisory_xact_lock(flywheel._subject_lock(validator_id, span_id))
 $function$;
 comment on function flywheel._try_subject is 'Internal: as _lock_subject, but false at once where somebody else labels the span.';
 

@@ -85,8 +85,7 @@ begin
     live_low := flywheel._live_low(passed, judged);
     live_high := 1 - flywheel._live_low(judged - passed, judged);
   else
-    select * into live_low, live_high
-      from flywheel._live_interval(cells[1]::bigint, cells[2]::bigint, cells[3]::bigint, cells[4]::bigint, passed, judged);
+    select * into live_low, live_high from flywheel._live_interval(cells[1]::bigint, cells[2]::bigint, cells[3]::bigint, cells[4]::bigint, passed, judged);
   end if;
   if with_halving and not (code and labels = 0) then
     labels_to_halve := case method when 'ppi' then nullif(least(3 * labels, judged - labels + 1), judged - labels + 1)
